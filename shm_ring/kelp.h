@@ -180,8 +180,7 @@ typedef struct kelp_options {
 /* ---- connection ------------------------------------------------------------------------- */
 
 /* Attaches to the daemon of `options->run_dir`. options may be NULL. Blocks for at most 5 s.
- * Owns: the caller, until kelp_close(). On failure *out is NULL and kelp_error_detail(NULL)
- * tells this thread's reason.
+ * Owns: the caller, until kelp_close(). On failure *out is NULL and kelp_error_detail() says why.
  * KELP_DISCONNECTED: no daemon there. KELP_REFUSED, KELP_VERSION, KELP_SYSTEM, KELP_USAGE. */
 KELP_API kelp_status kelp_connect(const kelp_options* options, kelp_connection** out);
 
@@ -193,9 +192,9 @@ KELP_API void kelp_close(kelp_connection* connection);
  * be closed and all buffers forgotten before: those of the old memory are gone. */
 KELP_API kelp_status kelp_reconnect(kelp_connection* connection);
 
-/* Why the last failing call of this thread on `connection` failed; with NULL, the last failing
- * kelp_connect(). Never NULL; valid until the thread's next failing call. */
-KELP_API const char* kelp_error_detail(const kelp_connection* connection);
+/* Why the last failing call of this thread failed: one sentence. Never NULL; valid until the
+ * thread's next failing call. */
+KELP_API const char* kelp_error_detail(void);
 
 /* ---- buffers ---------------------------------------------------------------------------- */
 

@@ -1,0 +1,53 @@
+// One thread's way to the daemon: a ring per worker, chosen by volume.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "shm_ring/client_ring.h"
+#include "shm_ring/connection.h"
+
+namespace kelp {
+
+class Channel {
+ public:
+  /// Channel `index` of `connection`, which outlives it.
+  Channel(Connection& connection, std::uint32_t index);
+  ~Channel();
+
+  /// See kelp_submit().
+  kelp_status submit(const kelp_request* requests, std::uint32_t count,
+                     std::uint32_t* accepted) noexcept;
+
+  /// See kelp_reap().
+  kelp_status reap(kelp_completion* out, std::uint32_t max, std::uint64_t timeout_us,
+                   std::uint32_t* reaped) noexcept;
+
+  std::uint32_t unanswered() const noexcept;
+  std::uint32_t capacity() const noexcept;
+  Connection& connection() noexcept { return connection_; }
+
+  /// Why submit() refused: a sentence with no memory behind it.
+  const char* refusal() const noexcept { return refusal_; }
+
+ private:
+  kelp_status submit_one(const kelp_request& request, Ticks now) noexcept;
+  kelp_status refuse(kelp_status status, const char* why) noexcept;
+  std::uint32_t poll_rings(kelp_completion* out, std::uint32_t max) noexcept;
+  std::uint32_t reap_overdue(Ticks now, kelp_completion* out, std::uint32_t max) noexcept;
+  Ticks earliest_deadline() const noexcept;
+  bool daemon_alive(Ticks now) noexcept;
+  void sleep_until(Ticks wake_at) noexcept;
+
+  Connection& connection_;
+  const std::uint32_t index_;
+  const TickRate& rate_;
+  std::vector<ClientRing*> rings_;  // by worker
+  std::uint32_t next_ring_ = 0;     // where the next poll starts, so no worker starves
+  const char* refusal_ = "";
+  Ticks heartbeat_checked_ = 0;
+  std::uint64_t heartbeat_seen_ = 0;
+};
+
+}  // namespace kelp

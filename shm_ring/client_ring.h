@@ -1,0 +1,96 @@
+// One ring as its client sees it: submission producer, completion consumer, and the table of
+// requests whose buffers the daemon may still write into.
+//
+// One thread at a time. The table has as many places as the completion ring has slots, and a place
+// stays taken until its last completion is reaped: that is how a completion always finds space.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "shm_ring/buffer_pool.h"
+#include "shm_ring/kelp.h"
+#include "shm_ring/layout.h"
+#include "shm_ring/ring.h"
+#include "shm_ring/ticks.h"
+#include "shm_ring/unique_fd.h"
+
+namespace kelp {
+
+class ClientRing {
+ public:
+  /// `block` is the ring's block in the segment. The descriptors are owned from here on.
+  ClientRing(std::byte* block, const SegmentLayout& layout, BufferPool& buffers,
+             UniqueFd client_wake, UniqueFd worker_wake);
+
+  /// Takes one request; it is published at once. KELP_RING_FULL, KELP_BAD_BUFFER, KELP_BUFFER_BUSY.
+  /// `buffer_offset` is the place of request.buffer in the data area.
+  kelp_status submit(const kelp_request& request, std::uint64_t buffer_offset,
+                     std::uint32_t timeout_us, Ticks deadline) noexcept;
+
+  /// After a batch of submissions: wakes the worker if it sleeps.
+  void wake_worker() noexcept;
+
+  /// Moves up to `max` completions to `out`; returns how many. Publishes the head.
+  std::uint32_t reap(kelp_completion* out, std::uint32_t max) noexcept;
+
+  /// Requests the daemon has left unanswered beyond their deadlines are answered here, with
+  /// KELP_DEADLINE and the buffer held until the daemon lets go of it. Returns how many.
+  std::uint32_t reap_overdue(Ticks now, kelp_completion* out, std::uint32_t max) noexcept;
+
+  /// No request is overdue before this time. May be early, never late.
+  Ticks earliest_deadline() const noexcept { return earliest_deadline_; }
+
+  /// Requests that still owe their caller an answer.
+  std::uint32_t unanswered() const noexcept { return unanswered_; }
+
+  /// The channel's owner leaves: answers to come are swallowed.
+  void orphan_requests() noexcept;
+
+  bool ready() const noexcept { return completions_.ready(); }
+  std::uint32_t capacity() const noexcept { return submissions_.capacity(); }
+  std::uint64_t heartbeat() const noexcept;
+  RingState state() const noexcept;
+
+  void arm_sleep() noexcept;
+  void disarm_sleep() noexcept;
+  int client_wake_fd() const noexcept { return client_wake_.get(); }
+
+  /// In a child of fork(): closes its copies of the descriptors, nothing else.
+  void close_descriptors() noexcept;
+
+ private:
+  enum class PlaceState : std::uint8_t {
+    kFree,
+    kInFlight,   // the caller waits for an answer
+    kAbandoned,  // answered here, or the caller is gone; the daemon's answer is to come
+    kHeld,       // answered by the daemon, its RELEASED is to come
+  };
+  struct Place {
+    std::uint64_t user_tag = 0;
+    std::uint64_t buffer_offset = 0;
+    Ticks deadline = 0;
+    std::uint32_t length = 0;
+    std::uint32_t generation = 0;
+    PlaceState state = PlaceState::kFree;
+    bool has_buffer = false;
+    bool range_held = false;
+  };
+
+  bool accept(const Completion& completion, kelp_completion& out) noexcept;
+  void free_place(std::uint32_t index) noexcept;
+  void hold_buffer(Place& place) noexcept;
+
+  RingControl* control_;
+  BufferPool& buffers_;
+  RingProducer<Submission> submissions_;
+  RingConsumer<Completion> completions_;
+  std::vector<Place> places_;
+  std::vector<std::uint32_t> free_places_;
+  std::uint32_t unanswered_ = 0;
+  Ticks earliest_deadline_ = UINT64_MAX;
+  UniqueFd client_wake_;
+  UniqueFd worker_wake_;
+};
+
+}  // namespace kelp

@@ -1,0 +1,34 @@
+#include "shm_ring/histogram.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace kelp {
+
+std::uint64_t Histogram::count() const noexcept {
+  std::uint64_t sum = 0;
+  for (const auto& bucket : buckets_) sum += bucket.load(std::memory_order_relaxed);
+  return sum;
+}
+
+std::uint64_t Histogram::bucket_top(std::size_t bucket) noexcept {
+  const std::size_t row = bucket >> kLinearBits;
+  const std::uint64_t step = bucket & ((1U << kLinearBits) - 1);
+  if (row == 0) return step;
+  const unsigned shift = static_cast<unsigned>(row) - 1;
+  return (((1ULL << kLinearBits) + step + 1) << shift) - 1;
+}
+
+std::uint64_t Histogram::quantile(double fraction) const noexcept {
+  const std::uint64_t all = count();
+  if (all == 0) return 0;
+  const auto wanted = static_cast<std::uint64_t>(std::ceil(fraction * static_cast<double>(all)));
+  std::uint64_t seen = 0;
+  for (std::size_t i = 0; i < kBuckets; ++i) {
+    seen += buckets_[i].load(std::memory_order_relaxed);
+    if (seen >= std::max<std::uint64_t>(wanted, 1)) return std::min(bucket_top(i), max());
+  }
+  return max();
+}
+
+}  // namespace kelp

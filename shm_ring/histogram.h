@@ -1,0 +1,51 @@
+// Log-linear histogram of durations: 128 linear steps per power of two, error below 1 %.
+// One thread records; any thread may read a snapshot meanwhile and gets counts a moment old.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <bit>
+#include <cstdint>
+#include <vector>
+
+namespace kelp {
+
+class Histogram {
+ public:
+  /// Values are nanoseconds; beyond 2^42 (73 minutes) they count as the longest.
+  void record(std::uint64_t value_ns) noexcept {
+    // relaxed load + store: only this thread writes, readers want a number, not an order.
+    std::atomic<std::uint64_t>& bucket = buckets_[bucket_of(value_ns)];
+    bucket.store(bucket.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    if (value_ns > max_.load(std::memory_order_relaxed)) {
+      max_.store(value_ns, std::memory_order_relaxed);
+    }
+  }
+
+  std::uint64_t count() const noexcept;
+  std::uint64_t max() const noexcept { return max_.load(std::memory_order_relaxed); }
+
+  /// Smallest bucket value with at least `fraction` (0..1] of all values at or below it; 0 if empty.
+  std::uint64_t quantile(double fraction) const noexcept;
+
+ private:
+  static constexpr unsigned kLinearBits = 7;
+  static constexpr unsigned kMaxBits = 42;
+  static constexpr std::size_t kBuckets = (kMaxBits - kLinearBits + 1) << kLinearBits;
+
+  static std::size_t bucket_of(std::uint64_t value) noexcept {
+    if (value >> kMaxBits != 0) return kBuckets - 1;
+    const unsigned width = static_cast<unsigned>(std::bit_width(value | 1));
+    if (width <= kLinearBits) return static_cast<std::size_t>(value);
+    const unsigned shift = width - kLinearBits - 1;
+    // The top bit is implied by the row; the next kLinearBits select the step within it.
+    const std::uint64_t step = (value >> shift) - (1U << kLinearBits);
+    return ((static_cast<std::size_t>(shift) + 1) << kLinearBits) + static_cast<std::size_t>(step);
+  }
+  static std::uint64_t bucket_top(std::size_t bucket) noexcept;
+
+  std::array<std::atomic<std::uint64_t>, kBuckets> buckets_{};
+  std::atomic<std::uint64_t> max_{0};
+};
+
+}  // namespace kelp

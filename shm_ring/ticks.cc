@@ -1,0 +1,22 @@
+#include "shm_ring/ticks.h"
+
+namespace kelp {
+
+TickRate::TickRate() {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  const Ticks first = ticks_now();
+  Clock::time_point end = start;
+  while (end - start < std::chrono::milliseconds(2)) end = Clock::now();
+  const Ticks last = ticks_now();
+  const double elapsed_us = std::chrono::duration<double, std::micro>(end - start).count();
+  per_us_ = static_cast<double>(last - first) / elapsed_us;
+  ns_per_tick_ = 1000.0 / per_us_;
+}
+
+const TickRate& TickRate::instance() {
+  static const TickRate rate;
+  return rate;
+}
+
+}  // namespace kelp
