@@ -39,8 +39,8 @@ std::optional<FileId> parse_comma_form(std::string_view text) noexcept {
   const std::size_t comma = text.rfind(',');
   if (comma == std::string_view::npos) return std::nullopt;
   const bool has_extension = dot != std::string_view::npos && dot > comma;
-  const std::string_view needle = has_extension ? text.substr(comma + 1, dot - comma - 1)
-                                                : text.substr(comma + 1);
+  const std::string_view needle =
+      has_extension ? text.substr(comma + 1, dot - comma - 1) : text.substr(comma + 1);
   return join(text.substr(0, comma), needle);
 }
 
