@@ -23,11 +23,6 @@ inline constexpr const char* kControlSocketName = "control.sock";
 /// Rings of one client: a reply brings two descriptors for each, and one message carries 253.
 inline constexpr std::uint32_t kMaxRingsPerClient = 120;
 
-/// How often at least a worker moves the heartbeat of a ring, and how long a client lets it stand
-/// still before it asks the kernel whether the daemon lives.
-inline constexpr std::uint64_t kHeartbeatPeriodMs = 100;
-inline constexpr std::uint64_t kHeartbeatDoubtMs = 500;
-
 /// Feature bits: what a side can do. The reply grants the intersection.
 inline constexpr std::uint64_t kFeatureExtraBlock = 1U << 0;  ///< Submission.extra may be non-zero
 inline constexpr std::uint64_t kSupportedFeatures = 0;

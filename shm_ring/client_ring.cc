@@ -23,11 +23,11 @@ ClientRing::ClientRing(std::byte* block, const SegmentLayout& layout, BufferPool
                    &control_->submission_head),
       completions_(words_at(block, layout.completions_offset()), layout.completion_entries,
                    &control_->completion_head),
-      places_(layout.completion_entries),
+      places_(layout.submission_entries),
       client_wake_(std::move(client_wake)),
       worker_wake_(std::move(worker_wake)) {
   free_places_.reserve(places_.size());
-  for (std::uint32_t i = layout.completion_entries; i > 0; --i) free_places_.push_back(i - 1);
+  for (std::uint32_t i = layout.submission_entries; i > 0; --i) free_places_.push_back(i - 1);
 }
 
 kelp_status ClientRing::submit(const kelp_request& request, std::uint64_t buffer_offset,
@@ -52,7 +52,7 @@ kelp_status ClientRing::submit(const kelp_request& request, std::uint64_t buffer
   earliest_deadline_ = std::min(earliest_deadline_, deadline);
 
   Submission entry{};
-  entry.op = static_cast<Op>(request.op);
+  entry.op = static_cast<OpCode>(request.op);
   entry.tag = (std::uint64_t{place.generation} << 32) | index;
   entry.needle = request.fid.needle;
   entry.volume = request.fid.volume;

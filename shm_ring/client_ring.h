@@ -1,8 +1,9 @@
 // One ring as its client sees it: submission producer, completion consumer, and the table of
 // requests whose buffers the daemon may still write into.
 //
-// One thread at a time. The table has as many places as the completion ring has slots, and a place
-// stays taken until its last completion is reaped: that is how a completion always finds space.
+// One thread at a time. The table has as many places as the submission ring has slots, and a place
+// stays taken until its last completion is reaped. The completion ring has two slots for each: a
+// request whose buffer is held is completed twice. So a completion always finds space.
 #pragma once
 
 #include <cstdint>

@@ -51,7 +51,8 @@ ClientResult<SegmentLayout> check_reply(const AttachReply& reply, std::size_t fd
   const bool sane = reply.workers >= 1 && reply.workers <= kMaxRingsPerClient &&
                     reply.channels >= 1 && reply.channels <= kMaxRingsPerClient &&
                     layout.rings <= kMaxRingsPerClient && is_ring_size(layout.submission_entries) &&
-                    is_ring_size(layout.completion_entries) && fds == 2 + 2 * layout.rings &&
+                    is_ring_size(layout.completion_entries) &&
+                    layout.completion_entries >= 2 * layout.submission_entries && fds == 2 + 2 * layout.rings &&
                     reply.data_bytes > 0 && reply.data_page_bytes >= kPageBytes;
   if (!sane) return fail(KELP_VERSION, "kelpd's attach reply makes no sense");
   return layout;

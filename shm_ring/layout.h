@@ -21,7 +21,7 @@ inline constexpr std::size_t kPageBytes = 4096;
 inline constexpr std::size_t kWriterDistance = 128;
 
 /// Operation codes; those of kelp.h.
-enum class Op : std::uint8_t { kRead = 0, kStat = 1, kNop = 2 };
+enum class OpCode : std::uint8_t { kRead = 0, kStat = 1, kNop = 2 };
 
 /// Submission.flags: none are defined yet, and unknown ones are refused.
 inline constexpr std::uint16_t kKnownSubmissionFlags = 0;
@@ -29,7 +29,7 @@ inline constexpr std::uint16_t kKnownSubmissionFlags = 0;
 /// One request, 64 B. `sequence` is the slot's lap mark: index + 1 of the entry it holds.
 struct Submission {
   std::uint32_t sequence;
-  Op op;
+  OpCode op;
   std::uint8_t reserved;
   std::uint16_t flags;
   std::uint64_t tag;
@@ -80,6 +80,11 @@ struct RingControl {
 };
 static_assert(sizeof(RingControl) == 4 * kWriterDistance);
 
+/// How often at least a worker moves the heartbeat of a ring, and how long a client lets it stand
+/// still before it asks the kernel whether the daemon lives.
+inline constexpr std::uint64_t kHeartbeatPeriodMs = 100;
+inline constexpr std::uint64_t kHeartbeatDoubtMs = 500;
+
 enum class RingState : std::uint32_t {
   kServing = 0,
   kDraining = 1,   // the daemon is stopping: what is in flight ends, nothing new is taken
@@ -98,7 +103,8 @@ struct SegmentHeader {
   std::uint64_t data_bytes;
 };
 
-/// Sizes of a segment, the same arithmetic on both sides. The counts are powers of two.
+/// Sizes of a segment, the same arithmetic on both sides. The counts are powers of two; there are
+/// twice as many completion slots, since a request whose buffer is held is completed twice.
 struct SegmentLayout {
   std::uint32_t rings = 0;
   std::uint32_t submission_entries = 0;

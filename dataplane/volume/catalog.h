@@ -1,0 +1,114 @@
+// Which volumes the configured directories hold, and what is to become of each.
+//
+// Looks at directories only; opening is the loader's work (volume_open.h). scan() compares what is
+// there with what was there and answers what changed. Loader thread.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "dataplane/volume/volume.h"
+#include "dataplane/volume/volume_open.h"
+#include "shm_ring/file_id.h"
+
+namespace kelp {
+
+/// A directory of volumes, served as it lies there: no volume server vouches for it.
+struct VolumeDirectory {
+  std::string path;
+  std::string idx_dir;  ///< where .idx files are if not beside .dat; "" for none
+};
+
+enum class VolumeState : std::uint8_t {
+  kLoading,  ///< its index is being read
+  kServing,
+  kUseHttp,  ///< erasure-coded, tiered, unknown: only the volume server can read it
+  kRefused,  ///< cannot be opened; see the reason
+};
+
+/// One volume as people see it.
+struct VolumeReport {
+  VolumeId id{};
+  std::string collection;
+  std::string directory;
+  VolumeState state = VolumeState::kLoading;
+  std::string reason;
+  std::uint8_t version = 0;
+  std::uint16_t revision = 0;
+  std::uint64_t dat_bytes = 0;
+  std::shared_ptr<const VolumeCounters> counters;
+};
+
+/// A directory that cannot be read, or should not be.
+struct DirectoryTrouble {
+  std::string path;
+  std::string what;
+};
+
+class Catalog {
+ public:
+  explicit Catalog(std::vector<VolumeDirectory> directories);
+
+  struct Change {
+    enum class Kind : std::uint8_t { kOpen, kUseHttp, kGone };
+    Kind kind;
+    VolumeId id;
+  };
+  /// Reads the directories. A volume is to be opened when it is new, when its .idx or .dat is
+  /// another file than last time, and again at each scan while it was refused for now.
+  std::vector<Change> scan();
+
+  /// An open attempt for a volume of the last scan; nothing if that is gone.
+  std::unique_ptr<VolumeOpen> begin_open(VolumeId id);
+
+  /// What came of it, for the reports. `volume` as opened.
+  void opened(VolumeId id, const Volume& volume);
+  void failed(VolumeId id, const OpenFailure& failure);
+  /// The worker found the open files stale: opens anew at once, keeps state for people.
+  void reopening(VolumeId id);
+
+  /// Directories to watch for changes: data and index directories, each once.
+  std::vector<std::string> watched_directories() const;
+
+  /// Any thread.
+  std::vector<VolumeReport> reports() const;
+  std::vector<DirectoryTrouble> troubles() const;
+
+ private:
+  struct FileIdentity {
+    std::uint64_t device = 0;
+    std::uint64_t inode = 0;
+    friend bool operator==(const FileIdentity&, const FileIdentity&) = default;
+  };
+  struct Found {
+    std::string collection;
+    const VolumeDirectory* directory = nullptr;
+    bool has_dat = false;
+    bool has_ecx = false;
+    VolumePaths paths;
+    FileIdentity dat;
+    FileIdentity idx;
+  };
+  struct Entry {
+    Found found;
+    bool retry = false;
+    VolumeReport report;
+  };
+
+  void scan_directory(const VolumeDirectory& directory, std::map<VolumeId, Found>& found,
+                      std::vector<DirectoryTrouble>& troubles) const;
+  static void locate_files(const VolumeDirectory& directory, VolumeId id, Found& found);
+  Change start_entry(VolumeId id, Found found);
+
+  const std::vector<VolumeDirectory> directories_;
+  mutable std::mutex mutex_;  // entries_ and troubles_: the loader writes, reports are read anywhere
+  std::map<VolumeId, Entry> entries_;
+  std::vector<DirectoryTrouble> troubles_;
+};
+
+}  // namespace kelp

@@ -1,0 +1,54 @@
+// How far an .idx has been replayed, and what came of it.
+// One thread at a time; the worker that owns the volume, or the loader before that.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "dataplane/volume/index_row.h"
+#include "dataplane/volume/needle_map.h"
+
+namespace kelp {
+
+class IndexLog {
+ public:
+  IndexLog() = default;
+  explicit IndexLog(std::uint8_t needle_version) : version_(needle_version) {}
+
+  OffsetWidth width() const noexcept { return width_; }
+  void set_width(OffsetWidth width) noexcept { width_ = width; }
+  std::size_t row_size() const noexcept { return row_bytes(width_); }
+
+  /// Bytes of the file that have been replayed: whole rows.
+  std::uint64_t consumed_bytes() const noexcept { return consumed_bytes_; }
+
+  /// The last replayed row, as it lay in the file; empty before the first.
+  std::span<const std::byte> last_row() const noexcept {
+    return {last_row_.data(), consumed_bytes_ == 0 ? 0 : row_size()};
+  }
+
+  struct Applied {
+    std::uint64_t rows = 0;
+    bool rewound = false;  ///< a row points below the highest record end: offsets were reused
+  };
+
+  /// Replays the whole rows of `bytes`, which follow what was consumed. A partial row at the end is
+  /// not yet visible and left for next time; so are rows of nothing but zeroes at the end of the
+  /// file, that is, unless `more_follows`.
+  Applied apply(std::span<const std::byte> bytes, bool more_follows);
+
+  const NeedleMap& map() const noexcept { return map_; }
+  NeedleMap& map() noexcept { return map_; }
+
+ private:
+  std::uint8_t version_ = 3;
+  OffsetWidth width_ = OffsetWidth::kUnknown;
+  std::uint64_t consumed_bytes_ = 0;
+  std::uint64_t highest_end_ = 0;
+  std::array<std::byte, kIndexRowBytesMax> last_row_{};
+  NeedleMap map_;
+};
+
+}  // namespace kelp

@@ -1,0 +1,155 @@
+#include "dataplane/volume/volume.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+
+#include "dataplane/volume/offset_width.h"
+
+namespace kelp {
+namespace {
+
+/// write() stamps the inode before it extends the file; this many looks bridge that moment before
+/// an equal size with a new time is taken for a rewrite in place.
+constexpr int kLooksAtEqualSize = 32;
+
+std::atomic<std::uint64_t> generation_counter{0};
+
+bool same_time(const struct timespec& a, const struct timespec& b) noexcept {
+  return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+std::uint64_t size_of(const struct stat& st) noexcept {
+  return static_cast<std::uint64_t>(std::max<off_t>(st.st_size, 0));
+}
+
+/// Reads up to `bytes.size()` at `offset`; the number read, or -1.
+ssize_t read_at(int fd, std::span<std::byte> bytes, std::uint64_t offset) noexcept {
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t n = ::pread(fd, bytes.data() + done, bytes.size() - done,
+                              static_cast<off_t>(offset + done));
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return -1;
+    if (n == 0) break;
+    done += static_cast<std::size_t>(n);
+  }
+  return static_cast<ssize_t>(done);
+}
+
+}  // namespace
+
+Volume::Volume(Parts parts) : parts_(std::move(parts)) {
+  remember(parts_.idx_stat);
+  // The replay may have stopped before the size seen then; refresh() goes on from there.
+  next_generation();
+}
+
+void Volume::next_generation() noexcept {
+  generation_ = generation_counter.fetch_add(1, std::memory_order_relaxed) + 1;
+  parts_.counters->generation.store(generation_, std::memory_order_relaxed);
+}
+
+void Volume::remember(const struct stat& now) noexcept {
+  seen_size_ = size_of(now);
+  seen_ctime_ = now.st_ctim;
+  parts_.counters->needles.store(parts_.log.map().size(), std::memory_order_relaxed);
+  parts_.counters->offset_width.store(static_cast<std::uint8_t>(width()), std::memory_order_relaxed);
+  parts_.counters->idx_bytes.store(seen_size_, std::memory_order_relaxed);
+}
+
+bool Volume::path_is_ours() const noexcept {
+  struct stat at_path {};
+  if (::stat(parts_.paths.idx.c_str(), &at_path) != 0) return false;
+  // Inode numbers are only compared while our descriptor keeps the old one from being reused.
+  return at_path.st_dev == parts_.idx_stat.st_dev && at_path.st_ino == parts_.idx_stat.st_ino;
+}
+
+Volume::Freshness Volume::refresh() noexcept {
+  struct stat now {};
+  if (::fstat(parts_.idx.get(), &now) != 0 || now.st_nlink == 0) return Freshness::kReplaced;
+  const std::uint64_t size = size_of(now);
+  const bool touched = !same_time(now.st_ctim, seen_ctime_);
+  if (size == seen_size_ && !touched) {
+    const bool undecided = width() == OffsetWidth::kUnknown && size > 0;
+    return undecided ? decide_width(now) : Freshness::kCurrent;
+  }
+  if (touched && !path_is_ours()) return Freshness::kReplaced;
+  if (size < seen_size_) return Freshness::kReplaced;
+  if (size == seen_size_) return settle_equal_size(now);
+  return width() == OffsetWidth::kUnknown ? decide_width(now) : replay_tail(now);
+}
+
+Volume::Freshness Volume::settle_equal_size(const struct stat& first) noexcept {
+  struct stat now = first;
+  for (int look = 0; look < kLooksAtEqualSize; ++look) {
+    if (::fstat(parts_.idx.get(), &now) != 0 || now.st_nlink == 0) return Freshness::kReplaced;
+    if (size_of(now) > seen_size_) {
+      return width() == OffsetWidth::kUnknown ? decide_width(now) : replay_tail(now);
+    }
+    ::sched_yield();
+  }
+  // An empty index has nothing that could have been rewritten.
+  if (seen_size_ == 0 && size_of(now) == 0) {
+    remember(now);
+    return Freshness::kCurrent;
+  }
+  return Freshness::kReplaced;
+}
+
+Volume::Freshness Volume::replay_tail(const struct stat& now) noexcept {
+  IndexLog& log = parts_.log;
+  const std::size_t row = log.row_size();
+  const std::uint64_t consumed = log.consumed_bytes();
+  const std::size_t overlap = consumed == 0 ? 0 : row;
+  const std::uint64_t unread = size_of(now) - consumed;
+  const std::uint64_t wanted = overlap + std::min(unread, kRowsPerRefresh * row);
+
+  // Owned by no one else: refresh() runs on one worker thread at a time, and does not recurse.
+  thread_local std::array<std::byte, (kRowsPerRefresh + 1) * kIndexRowBytesMax> buffer;
+  const std::span<std::byte> bytes(buffer.data(), static_cast<std::size_t>(wanted));
+  if (read_at(parts_.idx.get(), bytes, consumed - overlap) != static_cast<ssize_t>(wanted)) {
+    return Freshness::kReplaced;  // shrunk since the fstat(), or unreadable
+  }
+  if (overlap != 0 && !std::ranges::equal(bytes.first(overlap), log.last_row())) {
+    return Freshness::kReplaced;
+  }
+  const bool behind = unread > kRowsPerRefresh * row;
+  const IndexLog::Applied applied = log.apply(bytes.subspan(overlap), behind);
+  VolumeCounters& counters = *parts_.counters;
+  counters.tail_rows.fetch_add(applied.rows, std::memory_order_relaxed);
+  if (applied.rewound) next_generation();
+  if (behind) {
+    counters.needles.store(log.map().size(), std::memory_order_relaxed);
+    return Freshness::kBehind;
+  }
+  remember(now);
+  return Freshness::kCurrent;
+}
+
+Volume::Freshness Volume::decide_width(const struct stat& now) noexcept {
+  std::array<std::byte, kWidthBytesMax> start;
+  const ssize_t got = read_at(parts_.idx.get(), start, 0);
+  if (got < 0) return Freshness::kReplaced;
+  const std::span<const std::byte> rows(start.data(), static_cast<std::size_t>(got));
+  OffsetWidth found = OffsetWidth::kUnknown;
+  try {
+    found = detect_offset_width(rows, parts_.dat.get());
+  } catch (...) {  // std::function may allocate
+    return Freshness::kUndecided;
+  }
+  // The first rows of a new volume prove nothing. The .vif's word is taken while they fit it.
+  const std::size_t claimed_row = row_bytes(parts_.claimed_width);
+  if (found == OffsetWidth::kUnknown && claimed_row != 0 && size_of(now) % claimed_row == 0) {
+    found = parts_.claimed_width;
+  }
+  if (found == OffsetWidth::kUnknown) return Freshness::kUndecided;
+  parts_.log.set_width(found);
+  return replay_tail(now);
+}
+
+}  // namespace kelp

@@ -1,0 +1,174 @@
+#include "dataplane/volume/volume_open.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <linux/magic.h>
+
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#include "dataplane/volume/offset_width.h"
+#include "dataplane/volume/vif.h"
+
+namespace kelp {
+namespace {
+
+constexpr int kOpenAttempts = 5;
+constexpr std::size_t kReplayBytes = 65536 * kIndexRowBytesMax;
+// One byte more than any is: parse_vif() refuses what is longer.
+constexpr std::size_t kLargestVif = kVifBytesMax + 1;
+
+bool exists(const std::string& path) {
+  struct stat st {};
+  return ::lstat(path.c_str(), &st) == 0;
+}
+
+bool same_file(const struct stat& a, const struct stat& b) {
+  return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+std::string last_error() { return std::strerror(errno); }
+
+/// The .vif's text; empty when there is none. It is rewritten in place, so it may be cut.
+std::string read_small_file(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  if (!fd) return {};
+  std::string text(kLargestVif, '\0');
+  const ssize_t got = ::read(fd.get(), text.data(), text.size());
+  text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+  return text;
+}
+
+/// Whether RWF_NOWAIT is understood for this file.
+bool reads_without_waiting(int fd) {
+  std::byte byte;
+  const iovec part{&byte, 1};
+  return ::preadv2(fd, &part, 1, 0, RWF_NOWAIT) >= 0 || errno == EAGAIN;
+}
+
+bool is_tmpfs(int fd) {
+  struct statfs fs {};
+  return ::fstatfs(fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+}
+
+}  // namespace
+
+VolumeOpen::VolumeOpen(VolumeId id, VolumePaths paths, std::shared_ptr<VolumeCounters> counters) {
+  parts_.id = id;
+  parts_.paths = std::move(paths);
+  parts_.counters = std::move(counters);
+}
+
+VolumeOpen::Turn VolumeOpen::fail(OpenRefusal refusal, std::string reason) {
+  failure_ = {refusal, std::move(reason)};
+  return Turn::kFailed;
+}
+
+VolumeOpen::Turn VolumeOpen::step() {
+  try {
+    return opened_ ? replay() : open_files();
+  } catch (const std::bad_alloc&) {
+    return fail(OpenRefusal::kBroken, "not enough memory for the volume's index");
+  }
+}
+
+VolumeOpen::Turn VolumeOpen::open_files() {
+  const VolumePaths& paths = parts_.paths;
+  struct stat dat_stat {};
+  for (int attempt = 0;; ++attempt) {
+    if (exists(paths.copy_marker)) return fail(OpenRefusal::kNotNow, "the volume is being copied in");
+    if (exists(paths.compaction_marker)) return fail(OpenRefusal::kNotNow, "a vacuum is being committed");
+    parts_.dat.reset(::open(paths.dat.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!parts_.dat) return fail(OpenRefusal::kBroken, "cannot open " + paths.dat + ": " + last_error());
+    parts_.idx.reset(::open(paths.idx.c_str(), O_RDONLY | O_CLOEXEC));
+    if (!parts_.idx) return fail(OpenRefusal::kBroken, "cannot open " + paths.idx + ": " + last_error());
+    if (::fstat(parts_.dat.get(), &dat_stat) != 0 ||
+        ::fstat(parts_.idx.get(), &parts_.idx_stat) != 0) {
+      return fail(OpenRefusal::kBroken, "cannot stat the open files: " + last_error());
+    }
+    struct stat dat_again {};
+    struct stat idx_again {};
+    const bool settled = ::stat(paths.dat.c_str(), &dat_again) == 0 &&
+                         ::stat(paths.idx.c_str(), &idx_again) == 0 &&
+                         same_file(dat_stat, dat_again) && same_file(parts_.idx_stat, idx_again) &&
+                         !exists(paths.compaction_marker) && !exists(paths.copy_marker);
+    if (settled) break;
+    if (attempt == kOpenAttempts) {
+      return fail(OpenRefusal::kNotNow, "the files keep being replaced");
+    }
+  }
+  if (!S_ISREG(dat_stat.st_mode) || !S_ISREG(parts_.idx_stat.st_mode)) {
+    return fail(OpenRefusal::kBroken, "not regular files");
+  }
+
+  std::array<std::byte, kSuperBlockBytes> block;
+  const ssize_t got = ::pread(parts_.dat.get(), block.data(), block.size(), 0);
+  if (got < 0) return fail(OpenRefusal::kBroken, "cannot read " + paths.dat + ": " + last_error());
+  if (got < static_cast<ssize_t>(block.size())) {
+    return fail(OpenRefusal::kBroken, paths.dat + " is shorter than a super block");
+  }
+  const auto super_block = parse_super_block(block);
+  if (!super_block) {
+    return fail(OpenRefusal::kUseHttp, "unknown needle version " +
+                                           std::to_string(std::to_integer<int>(block[0])) +
+                                           " in the super block of " + paths.dat);
+  }
+  if (super_block->extra_bytes != 0 && super_block->version != 1) {
+    return fail(OpenRefusal::kUseHttp, "the super block of " + paths.dat + " has an extra part");
+  }
+  parts_.super_block = *super_block;
+
+  const auto info = parse_vif(read_small_file(paths.vif));
+  // A .vif cut by a rewrite in progress parses next time; one that stays so is not understood.
+  if (!info) return fail(OpenRefusal::kNotNow, paths.vif + ": " + info.error().what);
+  if (info->tiered) return fail(OpenRefusal::kUseHttp, "the volume's data is in a remote tier");
+  parts_.claimed_width = info->bytes_offset;
+  parts_.always_in_memory = is_tmpfs(parts_.dat.get());
+  parts_.reads_without_waiting = reads_without_waiting(parts_.dat.get());
+
+  parts_.log = IndexLog(super_block->version);
+  std::array<std::byte, kWidthBytesMax> start;
+  const ssize_t rows = ::pread(parts_.idx.get(), start.data(), start.size(), 0);
+  if (rows < 0) return fail(OpenRefusal::kBroken, "cannot read " + paths.idx + ": " + last_error());
+  parts_.log.set_width(detect_offset_width(
+      std::span<const std::byte>(start.data(), static_cast<std::size_t>(rows)), parts_.dat.get()));
+  opened_ = true;
+  if (parts_.log.width() == OffsetWidth::kUnknown) {
+    // Nothing to replay by yet: Volume::refresh() decides when rows come, and starts from 0.
+    parts_.idx_stat.st_size = 0;
+    return Turn::kDone;
+  }
+  // About how many puts there are; a quarter more, so that the worker's inserts do not rehash.
+  const auto expected = static_cast<std::uint64_t>(parts_.idx_stat.st_size) / parts_.log.row_size();
+  parts_.log.map().reserve(expected + expected / 4 + 4096);
+  return Turn::kMore;
+}
+
+VolumeOpen::Turn VolumeOpen::replay() {
+  IndexLog& log = parts_.log;
+  const auto size = static_cast<std::uint64_t>(parts_.idx_stat.st_size);
+  const std::uint64_t consumed = log.consumed_bytes();
+  const std::uint64_t whole = size / log.row_size() * log.row_size();
+  if (consumed >= whole) return Turn::kDone;
+  std::vector<std::byte> rows(std::min<std::uint64_t>(whole - consumed, kReplayBytes / log.row_size() *
+                                                                           log.row_size()));
+  const ssize_t got = ::pread(parts_.idx.get(), rows.data(), rows.size(), static_cast<off_t>(consumed));
+  if (got < 0) return fail(OpenRefusal::kBroken, "cannot read " + parts_.paths.idx + ": " + last_error());
+  const IndexLog::Applied applied =
+      log.apply(std::span<const std::byte>(rows.data(), static_cast<std::size_t>(got)),
+                consumed + static_cast<std::uint64_t>(got) < whole);
+  // No progress: cut since the fstat(), or zero rows up to the end. refresh() judges either.
+  if (applied.rows == 0) return Turn::kDone;
+  return log.consumed_bytes() >= whole ? Turn::kDone : Turn::kMore;
+}
+
+std::unique_ptr<Volume> VolumeOpen::take() { return std::make_unique<Volume>(std::move(parts_)); }
+
+}  // namespace kelp

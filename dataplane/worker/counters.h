@@ -1,0 +1,54 @@
+// What a worker counts: written by that worker alone, read by anyone at any time.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+
+#include "shm_ring/histogram.h"
+
+namespace kelp {
+
+/// A number with one writer.
+class Counter {
+ public:
+  void add(std::uint64_t amount = 1) noexcept {
+    // relaxed load + store instead of an atomic add: only one thread writes; orders nothing.
+    value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
+  }
+  std::uint64_t value() const noexcept { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<std::uint64_t> value_{0};
+};
+
+struct WorkerCounters {
+  Counter polls;                ///< turns of the loop
+  Counter idle_polls;           ///< turns that found nothing to do
+  Counter sleeps;               ///< times the worker slept
+  Counter client_wakes;         ///< system calls that woke a client
+  Counter reads;                ///< requests taken, by operation
+  Counter stats;
+  Counter nops;
+  Counter bytes;                ///< payload bytes delivered
+  std::array<Counter, 32> completions;  ///< by kelp_status
+  Counter storage_inline;       ///< reads served from the page cache without leaving the worker
+  Counter storage_waits;        ///< reads handed to the storage thread, since they would have waited
+  Counter private_inline;       ///< needles inflated, or checked again, on the worker
+  Counter private_handed_over;  ///< needles inflated, or checked again, by the loader
+  Counter restarts;             ///< reads begun again because the volume had changed under them
+  Counter volume_waits;         ///< reads that waited for an index to be loaded
+  Counter buffers_held;         ///< deadlines that passed while bytes could still land
+  Counter buffers_released;     ///< held buffers let go
+  Counter rings_condemned;      ///< rings cut off for breaking the protocol
+  Counter clients_condemned;    ///< clients cut off for taking pages out of their memory
+};
+
+/// Time from taking a request to publishing its completion.
+struct WorkerLatencies {
+  Histogram read;
+  Histogram stat;
+  Histogram nop;
+};
+
+}  // namespace kelp

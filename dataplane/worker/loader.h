@@ -1,0 +1,127 @@
+// The thread for work that takes long: finding and opening volumes, replaying indexes, inflating.
+//
+// Jobs go in turns (64 Ki index rows, 1 MiB of inflated bytes), round and round, so neither a large
+// index nor a needle that inflates without end keeps the others waiting. Serves one worker.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <variant>
+#include <vector>
+
+#include "dataplane/volume/catalog.h"
+#include "dataplane/volume/private_read.h"
+#include "dataplane/volume/volume.h"
+#include "dataplane/worker/op.h"
+#include "dataplane/worker/spsc_queue.h"
+#include "dataplane/worker/waker.h"
+#include "shm_ring/unique_fd.h"
+
+namespace kelp {
+
+struct LoaderConfig {
+  std::vector<VolumeDirectory> directories;
+  std::chrono::milliseconds rescan{2000};  ///< also when no change was notified
+  GzipLimits gzip;
+  std::uint64_t max_private_bytes = std::uint64_t{1} << 30;  ///< a larger record: use HTTP
+};
+
+/// Loader to worker.
+struct VolumeNews {
+  enum class Kind : std::uint8_t {
+    kServe,    ///< `volume` is current; any earlier one is to be retired
+    kUseHttp,  ///< known, and only the volume server can read it
+    kGone,     ///< not there, or not readable now
+  };
+  Kind kind = Kind::kGone;
+  VolumeId id{};
+  std::unique_ptr<Volume> volume;
+};
+
+class Loader {
+ public:
+  /// Watches `config.directories` from here on. `ops` is the worker's slab of `op_count`; `worker`
+  /// is told when news or a finished private read are there.
+  Loader(LoaderConfig config, Op* ops, std::size_t op_count, Waker& worker);
+  ~Loader();
+
+  // The worker's side. False: the queue is full; ask again later.
+  bool reopen(VolumeId id) noexcept { return ask({Ask::Kind::kReopen, id, nullptr}); }
+  bool retire(std::unique_ptr<Volume>& volume) noexcept;
+  /// Someone asked for a volume that is not known: worth a look at the directories.
+  void look_around() noexcept { wants_scan_.store(true, std::memory_order_relaxed); waker_.notify(); }
+  /// Lends ops[index].read.request(); the answer comes in ops[index].outcome.
+  void read_privately(OpIndex index) noexcept;
+  std::optional<VolumeNews> take_news() noexcept { return news_.try_pop(); }
+  std::optional<OpIndex> take_done() noexcept { return done_.try_pop(); }
+
+  // Any thread.
+  const Catalog& catalog() const noexcept { return catalog_; }
+  /// The directories have been scanned and everything found then has been opened or refused.
+  bool settled() const noexcept { return settled_.load(std::memory_order_acquire); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  struct Ask {
+    enum class Kind : std::uint8_t { kReopen, kRetire };
+    Kind kind = Kind::kReopen;
+    VolumeId id{};
+    std::unique_ptr<Volume> volume;
+  };
+  struct PrivateJob {
+    explicit PrivateJob(OpIndex op) : index(op) {}
+    OpIndex index;
+    std::vector<std::byte> memory;
+    std::unique_ptr<GzipInflater> inflater;
+    PrivateRead read;
+  };
+
+  bool ask(Ask ask) noexcept;
+  void run() noexcept;
+  void take_asks();
+  void scan();
+  void open_again(VolumeId id, Clock::time_point when);
+  void start_due_opens();
+  bool step_opens();
+  bool step_private_reads();
+  bool step_private_read(PrivateJob& job);
+  std::unique_ptr<GzipInflater> take_inflater();
+  void finish_open(VolumeId id, VolumeOpen& open);
+  void fail_open(VolumeId id, const OpenFailure& failure);
+  void tell(VolumeNews news);
+  void watch_directories();
+  void drain_notifications();
+  void sleep();
+
+  const LoaderConfig config_;
+  Op* ops_;
+  Catalog catalog_;
+  Waker waker_;
+  Waker& worker_;
+  SpscQueue<Ask> asks_;
+  SpscQueue<VolumeNews> news_;
+  SpscQueue<OpIndex> wanted_;
+  SpscQueue<OpIndex> done_;
+  std::atomic<bool> wants_scan_{false};
+  std::atomic<bool> settled_{false};
+  std::atomic<bool> stop_{false};
+
+  // Of the thread itself.
+  UniqueFd inotify_;
+  Clock::time_point next_scan_{};
+  std::map<VolumeId, std::unique_ptr<VolumeOpen>> opens_;
+  std::map<VolumeId, Clock::time_point> due_opens_;
+  std::map<VolumeId, std::chrono::milliseconds> reopen_pauses_;  // of volumes refused for now
+  std::deque<std::unique_ptr<PrivateJob>> private_jobs_;
+  std::vector<std::unique_ptr<GzipInflater>> inflaters_;
+  std::thread thread_;
+};
+
+}  // namespace kelp

@@ -1,0 +1,86 @@
+// One request on its way through a worker.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "dataplane/volume/needle_read.h"
+#include "dataplane/volume/volume.h"
+#include "dataplane/worker/server_ring.h"
+#include "shm_ring/layout.h"
+#include "shm_ring/ticks.h"
+
+namespace kelp {
+
+/// Index of an op in its slab.
+using OpIndex = std::uint32_t;
+inline constexpr OpIndex kNoOp = UINT32_MAX;
+
+enum class OpState : std::uint8_t {
+  kFree,
+  kRouting,      ///< to be matched with a volume and its index
+  kVolumeWait,   ///< the volume's index is being loaded
+  kReading,      ///< more slices to read, all on the worker
+  kStorageWait,  ///< `read` is the storage thread's until it comes back
+  kPrivateWait,  ///< `read.request()` is being looked at by the loader, which answers in `outcome`
+};
+
+/// The worker owns all of it but for what the state lends to another thread.
+struct Op {
+  OpState state = OpState::kFree;
+  bool answered = false;  ///< completed with KELP_FLAG_BUFFER_HELD; owes only the release
+  std::uint8_t restarts = 0;
+  OpIndex next = kNoOp;  ///< in the list of its state
+  OpIndex previous = kNoOp;
+  ServerRing* ring = nullptr;
+  Submission submission;
+  std::span<std::byte> buffer;
+  Ticks taken = 0;     ///< copied out of the ring
+  Ticks deadline = 0;  ///< answered by then
+  Ticks volume_deadline = 0;
+  Volume* volume = nullptr;  ///< pinned while not null
+  std::uint64_t generation = 0;
+  NeedleRead read;
+  ReadOutcome outcome;  ///< of a private read
+};
+
+/// A list of ops by index, linked through the ops: taking one out of the middle costs nothing.
+class OpList {
+ public:
+  explicit OpList(Op* ops) : ops_(ops) {}
+
+  bool empty() const noexcept { return first_ == kNoOp; }
+  OpIndex first() const noexcept { return first_; }
+  OpIndex after(OpIndex index) const noexcept { return ops_[index].next; }
+  std::uint32_t size() const noexcept { return size_; }
+
+  void push_back(OpIndex index) noexcept {
+    ops_[index].next = kNoOp;
+    ops_[index].previous = last_;
+    (last_ == kNoOp ? first_ : ops_[last_].next) = index;
+    last_ = index;
+    ++size_;
+  }
+
+  void remove(OpIndex index) noexcept {
+    const Op& op = ops_[index];
+    (op.previous == kNoOp ? first_ : ops_[op.previous].next) = op.next;
+    (op.next == kNoOp ? last_ : ops_[op.next].previous) = op.previous;
+    --size_;
+  }
+
+  OpIndex pop_front() noexcept {
+    const OpIndex index = first_;
+    remove(index);
+    return index;
+  }
+
+ private:
+  Op* ops_;
+  OpIndex first_ = kNoOp;
+  OpIndex last_ = kNoOp;
+  std::uint32_t size_ = 0;
+};
+
+}  // namespace kelp

@@ -1,0 +1,277 @@
+#include "dataplane/worker/worker.h"
+
+#include <pthread.h>
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+
+namespace kelp {
+namespace {
+
+constexpr std::size_t kCommandQueue = 16384;
+/// Longest sleep: nothing depends on it, but a thread that looks around once in a while is easier
+/// to trust.
+constexpr int kIdleSleepMs = 500;
+/// Turns between two looks at the clock for timers and heartbeats.
+constexpr std::uint64_t kTurnsPerClock = 256;
+constexpr std::uint64_t kTimerPeriodUs = 1000;
+
+}  // namespace
+
+Worker::Worker(WorkerOptions options)
+    : options_(std::move(options)),
+      rate_(TickRate::instance()),
+      ops_(std::make_unique<Op[]>(options_.ops)),
+      free_(ops_.get()),
+      routing_(ops_.get()),
+      volume_waits_(ops_.get()),
+      reading_(ops_.get()),
+      storage_waits_(ops_.get()),
+      private_waits_(ops_.get()),
+      private_read_(std::make_unique<PrivateRead>()),
+      private_memory_(std::make_unique<std::byte[]>(kInlinePrivateBytes)),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      commands_(kCommandQueue),
+      reports_(kCommandQueue) {
+  for (OpIndex i = 0; i < options_.ops; ++i) free_.push_back(i);
+  storage_ = std::make_unique<StorageThread>(ops_.get(), options_.ops, waker_);
+  loader_ = std::make_unique<Loader>(options_.loader, ops_.get(), options_.ops, waker_);
+}
+
+Worker::~Worker() { stop(); }
+
+Result<void> Worker::start(Waker& control) {
+  control_ = &control;
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.ptr = nullptr;
+  if (!epoll_ || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, waker_.fd(), &event) != 0) {
+    return system_error("cannot create the worker's epoll set");
+  }
+  thread_ = std::thread([this] { run(); });
+  ::pthread_setname_np(thread_.native_handle(),
+                       ("kelp-worker-" + std::to_string(options_.index)).c_str());
+  if (options_.cpu >= 0) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    CPU_SET(static_cast<unsigned>(options_.cpu), &set);
+    if (const int rc = ::pthread_setaffinity_np(thread_.native_handle(), sizeof set, &set); rc != 0) {
+      stop();
+      return system_error("cannot pin a worker to CPU " + std::to_string(options_.cpu) +
+                              "; choose one of those this process may use",
+                          rc);
+    }
+  }
+  return {};
+}
+
+void Worker::stop() {
+  if (!thread_.joinable()) return;
+  stop_.store(true, std::memory_order_release);
+  waker_.notify();
+  thread_.join();
+}
+
+bool Worker::command(const WorkerCommand& command) noexcept {
+  if (!commands_.try_push(WorkerCommand(command))) return false;
+  waker_.notify();
+  return true;
+}
+
+std::uint64_t Worker::cpu_time_ns() const noexcept {
+  clockid_t clock;
+  timespec used{};
+  auto& thread = const_cast<std::thread&>(thread_);
+  if (!thread.joinable() || ::pthread_getcpuclockid(thread.native_handle(), &clock) != 0 ||
+      ::clock_gettime(clock, &used) != 0) {
+    return 0;
+  }
+  return static_cast<std::uint64_t>(used.tv_sec) * 1'000'000'000 +
+         static_cast<std::uint64_t>(used.tv_nsec);
+}
+
+void Worker::run() noexcept {
+  const Ticks spin = rate_.from_us(options_.spin_us);
+  while (!stop_.load(std::memory_order_relaxed)) {
+    if (poll_once()) continue;
+    cpu_relax();
+    if (!options_.always_poll && ticks_now() - last_work_ > spin) sleep();
+  }
+}
+
+void Worker::sleep() noexcept {
+  waker_.arm();
+  for (ServerRing* ring : rings_) {
+    if (!ring->severed()) ring->arm_sleep();
+  }
+  // Everything that could have come before the flags were up is found now.
+  if (!poll_once() && !stop_.load(std::memory_order_acquire)) {
+    counters_.sleeps.add();
+    std::array<epoll_event, 32> events;
+    // Ring eventfds are edge-triggered and never read: a client can fill its counter, and only
+    // loses its own wake-ups. Which ones fired does not matter, the loop looks at all rings.
+    ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), sleep_timeout_ms());
+  }
+  waker_.disarm();
+  for (ServerRing* ring : rings_) {
+    if (!ring->severed()) ring->disarm_sleep();
+  }
+  last_work_ = ticks_now();
+  do_periodic_work();
+}
+
+int Worker::sleep_timeout_ms() const noexcept {
+  const bool timers = !volume_waits_.empty() || !storage_waits_.empty() || !private_waits_.empty() ||
+                      !retired_.empty();
+  if (timers) return 1;
+  return rings_.empty() ? kIdleSleepMs : static_cast<int>(kHeartbeatPeriodMs);
+}
+
+void Worker::take_messages() noexcept {
+  while (const std::optional<WorkerCommand> command = commands_.try_pop()) take_command(*command);
+  while (std::optional<VolumeNews> news = loader_->take_news()) take_news(std::move(*news));
+}
+
+void Worker::take_command(const WorkerCommand& command) noexcept {
+  switch (command.kind) {
+    case WorkerCommand::Kind::kAddRing: add_ring(command.ring); return;
+    case WorkerCommand::Kind::kRemoveRing: remove_ring(command.ring); return;
+    case WorkerCommand::Kind::kDrain:
+      draining_ = true;
+      for (ServerRing* ring : rings_) {
+        if (!ring->severed()) ring->set_state(RingState::kDraining);
+      }
+      return;
+  }
+}
+
+void Worker::add_ring(ServerRing* ring) noexcept {
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;
+  event.data.ptr = ring;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ring->worker_wake_fd(), &event);
+  if (draining_) ring->set_state(RingState::kDraining);
+  ring->beat();
+  rings_.push_back(ring);
+}
+
+void Worker::remove_ring(ServerRing* ring) noexcept {
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, ring->worker_wake_fd(), nullptr);
+  std::erase(rings_, ring);
+  ring->sever();
+  leaving_.push_back(ring);
+  finish_removals();
+}
+
+void Worker::finish_removals() noexcept {
+  std::erase_if(leaving_, [this](ServerRing* ring) {
+    if (ring->in_flight() != 0) return false;
+    report(WorkerReport::Kind::kRingRemoved, ring);
+    return true;
+  });
+}
+
+void Worker::report(WorkerReport::Kind kind, ServerRing* ring) noexcept {
+  reports_.try_push({kind, ring});  // one per ring and kind: more room than rings
+  if (control_ != nullptr) control_->notify();
+}
+
+void Worker::take_news(VolumeNews news) noexcept {
+  const auto id = static_cast<std::uint32_t>(news.id);
+  if (news.kind == VolumeNews::Kind::kGone) {
+    const auto found = volumes_.find(id);
+    if (found == volumes_.end()) return;
+    retire(std::move(found->second->volume));
+    volumes_.erase(found);
+  } else {
+    std::unique_ptr<VolumeSlot>& slot = volumes_[id];
+    if (slot == nullptr) slot = std::make_unique<VolumeSlot>();
+    retire(std::move(slot->volume));
+    const bool serve = news.kind == VolumeNews::Kind::kServe;
+    slot->state = serve ? SlotState::kServing : SlotState::kUseHttp;
+    slot->volume = std::move(news.volume);
+    slot->fresh_batch = 0;
+  }
+  // Those that waited for this volume are routed again, and find out.
+  for (OpIndex each = volume_waits_.first(); each != kNoOp;) {
+    const OpIndex index = each;
+    each = volume_waits_.after(each);
+    if (ops_[index].submission.volume != id) continue;
+    volume_waits_.remove(index);
+    ops_[index].state = OpState::kRouting;
+    routing_.push_back(index);
+  }
+}
+
+void Worker::retire(std::unique_ptr<Volume> volume) noexcept {
+  if (volume == nullptr) return;
+  if (volume->pins != 0 || !loader_->retire(volume)) retired_.push_back(std::move(volume));
+}
+
+void Worker::do_periodic_work() noexcept {
+  const Ticks now = ticks_now();
+  if (now - last_beat_ > rate_.from_us(kHeartbeatPeriodMs * 1000 / 2)) {
+    last_beat_ = now;
+    for (ServerRing* ring : rings_) {
+      if (ring->severed()) continue;
+      ring->beat();
+      if (ring->client().segment->condemned()) {
+        counters_.clients_condemned.add();
+        break_ring(*ring);
+      }
+    }
+  }
+  if (now - last_timers_ < rate_.from_us(kTimerPeriodUs)) return;
+  last_timers_ = now;
+  end_overdue(volume_waits_, now);
+  end_overdue(storage_waits_, now);
+  end_overdue(private_waits_, now);
+  finish_removals();
+  for (auto& [id, slot] : volumes_) {
+    if (slot->reopen_unsent) slot->reopen_unsent = !loader_->reopen(VolumeId{id});
+  }
+  std::erase_if(retired_, [this](std::unique_ptr<Volume>& volume) {
+    return volume->pins == 0 && loader_->retire(volume);
+  });
+  const bool idle = free_.size() == options_.ops;
+  if (draining_ && idle && !drained_reported_) {
+    drained_reported_ = true;
+    report(WorkerReport::Kind::kDrained, nullptr);
+  }
+}
+
+void Worker::end_overdue(OpList& list, Ticks now) noexcept {
+  for (OpIndex each = list.first(); each != kNoOp;) {
+    const OpIndex index = each;
+    each = list.after(each);
+    Op& op = ops_[index];
+    if (op.state == OpState::kVolumeWait) {
+      if (now < op.volume_deadline) continue;
+      list.remove(index);
+      end(index, now < op.deadline ? KELP_UNAVAILABLE : KELP_DEADLINE);
+    } else if (!op.answered && now >= op.deadline) {
+      answer_held(op);
+    }
+  }
+}
+
+bool Worker::poll_once() noexcept {
+  take_messages();
+  std::uint32_t work = drain_submissions();
+  work += take_finished_reads();
+  work += route_waiting();
+  work += continue_reads();
+  publish();
+  counters_.polls.add();
+  if (++turns_ % kTurnsPerClock == 0) [[unlikely]] do_periodic_work();
+  if (work == 0) {
+    counters_.idle_polls.add();
+    return false;
+  }
+  last_work_ = ticks_now();
+  return true;
+}
+
+}  // namespace kelp

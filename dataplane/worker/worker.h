@@ -1,0 +1,186 @@
+// The poll-mode worker: takes submissions from client rings, reads needles, writes completions.
+//
+// Run to completion, one thread, which owns every ring, op and volume it was given: no lock, no
+// allocation, no exception, no log line per request. Others talk to it by messages and read its
+// counters. worker.cc sets up and sleeps; worker_poll.cc is the loop and a request's start and end;
+// worker_read.cc is what lies between.
+#pragma once
+
+#include <absl/container/flat_hash_map.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "dataplane/volume/private_read.h"
+#include "dataplane/worker/client.h"
+#include "dataplane/worker/counters.h"
+#include "dataplane/worker/loader.h"
+#include "dataplane/worker/op.h"
+#include "dataplane/worker/server_ring.h"
+#include "dataplane/worker/spsc_queue.h"
+#include "dataplane/worker/storage_thread.h"
+#include "dataplane/worker/waker.h"
+#include "shm_ring/result.h"
+
+namespace kelp {
+
+struct WorkerOptions {
+  std::uint32_t index = 0;
+  int cpu = -1;                      ///< pinned there; -1: the scheduler's choice
+  bool always_poll = false;          ///< never sleeps: a whole CPU, for the last microsecond
+  std::uint32_t spin_us = 50;        ///< polls this long after the last work before it sleeps
+  std::uint32_t ops = 4096;          ///< requests in work at once
+  std::uint64_t max_timeout_us = 60'000'000;
+  std::uint64_t reload_wait_us = 1'000'000;     ///< a read waits this long for an index to load
+  std::uint64_t inline_inflate_bytes = 262'144;  ///< inflated on the worker; more goes to the loader
+  LoaderConfig loader;
+};
+
+/// Control to worker.
+struct WorkerCommand {
+  enum class Kind : std::uint8_t {
+    kAddRing,     ///< `ring` is the worker's from now on
+    kRemoveRing,  ///< take nothing more from `ring`; report when nothing of it is in flight
+    kDrain,       ///< finish what is in flight, take nothing new
+  };
+  Kind kind = Kind::kDrain;
+  ServerRing* ring = nullptr;
+};
+
+/// Worker to control.
+struct WorkerReport {
+  enum class Kind : std::uint8_t {
+    kRingRemoved,  ///< the worker has let go of `ring`
+    kDrained,      ///< nothing is in flight
+    kRingBroken,   ///< `ring`'s client broke the protocol; it is severed already
+  };
+  Kind kind = Kind::kDrained;
+  ServerRing* ring = nullptr;
+};
+
+class Worker {
+ public:
+  explicit Worker(WorkerOptions options);
+  ~Worker();
+
+  /// Starts the thread, pinned if options.cpu says so. `control` is told when reports are waiting.
+  Result<void> start(Waker& control);
+  /// Ends the thread. Requests in flight are dropped: drain first.
+  void stop();
+
+  // Control thread. False: the queue is full, try again.
+  bool command(const WorkerCommand& command) noexcept;
+  std::optional<WorkerReport> take_report() noexcept { return reports_.try_pop(); }
+
+  // Any thread.
+  const WorkerCounters& counters() const noexcept { return counters_; }
+  const WorkerLatencies& latencies() const noexcept { return latencies_; }
+  const WorkerOptions& options() const noexcept { return options_; }
+  const Loader& loader() const noexcept { return *loader_; }
+  /// Nanoseconds of CPU time the thread has used.
+  std::uint64_t cpu_time_ns() const noexcept;
+
+  /// One turn of the loop; true if it found work. Public for one-threaded tests and measurements:
+  /// never together with start().
+  bool poll_once() noexcept;
+
+ private:
+  enum class SlotState : std::uint8_t { kLoading, kServing, kUseHttp };
+  struct VolumeSlot {
+    SlotState state = SlotState::kLoading;
+    bool reopen_unsent = false;
+    std::uint64_t fresh_batch = 0;  // the batch the volume was last found current in
+    std::unique_ptr<Volume> volume;
+  };
+
+  // worker.cc
+  void run() noexcept;
+  void sleep() noexcept;
+  int sleep_timeout_ms() const noexcept;
+  void take_messages() noexcept;
+  void take_command(const WorkerCommand& command) noexcept;
+  void take_news(VolumeNews news) noexcept;
+  void add_ring(ServerRing* ring) noexcept;
+  void remove_ring(ServerRing* ring) noexcept;
+  void report(WorkerReport::Kind kind, ServerRing* ring) noexcept;
+  void do_periodic_work() noexcept;
+  void end_overdue(OpList& list, Ticks now) noexcept;
+  void finish_removals() noexcept;
+  void retire(std::unique_ptr<Volume> volume) noexcept;
+
+  // worker_poll.cc
+  std::uint32_t drain_submissions() noexcept;
+  std::uint32_t drain_ring(ServerRing& ring, std::uint32_t budget) noexcept;
+  void begin(ServerRing& ring, const Submission& submission, Ticks now) noexcept;
+  void break_ring(ServerRing& ring) noexcept;
+  void answer(Op& op, kelp_status status, const ReadOutcome& outcome) noexcept;
+  void answer_held(Op& op) noexcept;
+  void end(OpIndex index, const ReadOutcome& outcome) noexcept;
+  void end(OpIndex index, kelp_status status) noexcept;
+  void publish() noexcept;
+
+  // worker_read.cc
+  std::uint32_t route_waiting() noexcept;
+  void route(OpIndex index) noexcept;
+  bool ensure_fresh(VolumeSlot& slot) noexcept;
+  void reload(VolumeSlot& slot, VolumeId id) noexcept;
+  void wait_for_volume(OpIndex index) noexcept;
+  void start_read(OpIndex index, Volume& volume, const NeedleLocation& location) noexcept;
+  std::uint32_t continue_reads() noexcept;
+  std::uint32_t take_finished_reads() noexcept;
+  void advance(OpIndex index) noexcept;
+  void read_done(OpIndex index, const ReadOutcome& outcome) noexcept;
+  void read_privately(OpIndex index) noexcept;
+  bool try_private_inline(Op& op, ReadOutcome& outcome) noexcept;
+  bool changed_under(Op& op) noexcept;
+  void restart(OpIndex index) noexcept;
+  void unpin(Op& op) noexcept;
+
+  static constexpr std::uint32_t kBatch = 32;
+  /// Records up to this size are inflated on the worker. Bounds the worst case, a stream of empty
+  /// blocks that yields nothing, to a few milliseconds.
+  static constexpr std::size_t kInlinePrivateBytes = 16 * 1024;
+
+  const WorkerOptions options_;
+  const TickRate& rate_;
+  std::unique_ptr<Op[]> ops_;
+  OpList free_;
+  OpList routing_;
+  OpList volume_waits_;
+  OpList reading_;
+  OpList storage_waits_;
+  OpList private_waits_;
+  std::vector<ServerRing*> rings_;
+  std::vector<ServerRing*> leaving_;  // removed, with requests in flight
+  std::uint32_t next_ring_ = 0;
+  absl::flat_hash_map<std::uint32_t, std::unique_ptr<VolumeSlot>> volumes_;
+  std::vector<std::unique_ptr<Volume>> retired_;  // replaced, waiting for their last read
+  std::uint64_t batch_ = 0;
+  std::uint64_t turns_ = 0;
+  Ticks last_work_ = 0;
+  Ticks last_beat_ = 0;
+  Ticks last_timers_ = 0;
+  bool draining_ = false;
+  bool drained_reported_ = false;
+  GzipInflater inflater_;
+  std::unique_ptr<PrivateRead> private_read_;
+  std::unique_ptr<std::byte[]> private_memory_;
+
+  WorkerCounters counters_;
+  WorkerLatencies latencies_;
+  Waker waker_;
+  UniqueFd epoll_;
+  Waker* control_ = nullptr;
+  SpscQueue<WorkerCommand> commands_;
+  SpscQueue<WorkerReport> reports_;
+  std::atomic<bool> stop_{false};
+  // Last, so that their threads end before what they work on goes.
+  std::unique_ptr<StorageThread> storage_;
+  std::unique_ptr<Loader> loader_;
+  std::thread thread_;
+};
+
+}  // namespace kelp

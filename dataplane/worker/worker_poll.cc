@@ -1,0 +1,152 @@
+// A request's start and end: out of the submission ring, into the completion ring.
+#include "dataplane/worker/worker.h"
+#include "shm_ring/wake_flag.h"
+
+namespace kelp {
+
+std::uint32_t Worker::drain_submissions() noexcept {
+  const auto count = static_cast<std::uint32_t>(rings_.size());
+  if (count == 0) return 0;
+  // Each turn starts one ring further on, so that a busy ring cannot starve those behind it.
+  if (++next_ring_ >= count) next_ring_ = 0;
+  std::uint32_t taken = 0;
+  for (std::uint32_t i = 0; i < count && taken < kBatch; ++i) {
+    const std::uint32_t at = next_ring_ + i < count ? next_ring_ + i : next_ring_ + i - count;
+    ServerRing& ring = *rings_[at];
+    if (!ring.severed()) taken += drain_ring(ring, kBatch - taken);
+  }
+  return taken;
+}
+
+std::uint32_t Worker::drain_ring(ServerRing& ring, std::uint32_t budget) noexcept {
+  if (!ring.ready()) return 0;
+  const Ticks now = ticks_now();
+  std::uint32_t taken = 0;
+  Submission submission;
+  while (taken < budget && !free_.empty()) {
+    const ServerRing::Intake intake = ring.take(submission);
+    if (intake == ServerRing::Intake::kEmpty) break;
+    if (intake == ServerRing::Intake::kBroken) {
+      break_ring(ring);
+      return taken;
+    }
+    begin(ring, submission, now);
+    ++taken;
+  }
+  ring.publish_head();
+  return taken;
+}
+
+void Worker::break_ring(ServerRing& ring) noexcept {
+  counters_.rings_condemned.add();
+  ring.set_state(RingState::kCondemned);
+  ring.sever();
+  report(WorkerReport::Kind::kRingBroken, &ring);
+}
+
+void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) noexcept {
+  const OpIndex index = free_.pop_front();
+  Op& op = ops_[index];
+  op.ring = &ring;
+  op.submission = submission;
+  op.answered = false;
+  op.restarts = 0;
+  op.volume = nullptr;
+  op.buffer = {};
+  op.taken = now;
+  const std::uint64_t timeout_us =
+      submission.timeout_us == 0
+          ? options_.max_timeout_us
+          : std::min<std::uint64_t>(submission.timeout_us, options_.max_timeout_us);
+  op.deadline = now + rate_.from_us(timeout_us);
+
+  const bool sound = submission.reserved == 0 && submission.extra == 0 &&
+                     (submission.flags & ~kKnownSubmissionFlags) == 0;
+  if (sound && submission.op == OpCode::kNop) {
+    counters_.nops.add();
+    end(index, KELP_OK);
+    return;
+  }
+  const auto buffer = ring.client().segment->resolve(submission.buffer_offset_bytes,
+                                                     submission.length_bytes);
+  const bool known = submission.op == OpCode::kRead || submission.op == OpCode::kStat;
+  if (!sound || !known || !buffer || buffer->empty()) {
+    end(index, KELP_INVALID);
+    return;
+  }
+  (submission.op == OpCode::kRead ? counters_.reads : counters_.stats).add();
+  op.buffer = *buffer;
+  op.state = OpState::kRouting;
+  routing_.push_back(index);
+}
+
+void Worker::answer(Op& op, kelp_status status, const ReadOutcome& outcome) noexcept {
+  Completion completion{};
+  completion.tag = op.submission.tag;
+  completion.status = static_cast<std::uint8_t>(status);
+  completion.flags = outcome.flags;
+  completion.attempts = static_cast<std::uint8_t>(op.restarts + 1);
+  if (status == KELP_OK) {
+    completion.bytes = outcome.bytes;
+    completion.path = op.submission.op == OpCode::kNop ? KELP_PATH_NONE : KELP_PATH_LOCAL;
+    counters_.bytes.add(outcome.bytes);
+  }
+  if (status == KELP_OK || status == KELP_RANGE) completion.total_bytes = outcome.total_bytes;
+  counters_.completions[completion.status % counters_.completions.size()].add();
+  const std::uint64_t took_ns = rate_.to_ns(ticks_now() - op.taken);
+  switch (op.submission.op) {
+    case OpCode::kRead: latencies_.read.record(took_ns); break;
+    case OpCode::kStat: latencies_.stat.record(took_ns); break;
+    case OpCode::kNop: latencies_.nop.record(took_ns); break;
+  }
+  op.ring->complete(completion);
+}
+
+void Worker::answer_held(Op& op) noexcept {
+  op.answered = true;
+  if (op.ring->severed()) return;
+  counters_.buffers_held.add();
+  ReadOutcome outcome;
+  outcome.flags = KELP_FLAG_BUFFER_HELD;
+  answer(op, KELP_DEADLINE, outcome);
+}
+
+void Worker::end(OpIndex index, kelp_status status) noexcept {
+  ReadOutcome outcome;
+  outcome.status = status;
+  end(index, outcome);
+}
+
+void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
+  Op& op = ops_[index];
+  if (op.ring->severed()) {
+    op.ring->forget_one();
+  } else if (op.answered) {
+    counters_.buffers_released.add();
+    Completion released{};
+    released.tag = op.submission.tag;
+    released.flags = kFlagReleased;
+    op.ring->complete(released);
+  } else {
+    answer(op, outcome.status, outcome);
+  }
+  unpin(op);
+  op.state = OpState::kFree;
+  free_.push_back(index);
+}
+
+void Worker::publish() noexcept {
+  bool announced = false;
+  for (ServerRing* ring : rings_) {
+    if (!ring->touched) continue;
+    ring->touched = false;
+    if (!announced) {
+      // One fence for all rings of the turn.
+      announce_batch();
+      announced = true;
+    }
+    if (!ring->severed() && ring->wake_client()) counters_.client_wakes.add();
+  }
+}
+
+}  // namespace kelp

@@ -1,0 +1,282 @@
+// From a file id to bytes: volume, freshness, index, storage; and what to do when the volume
+// changes meanwhile.
+#include <sys/uio.h>
+
+#include <cerrno>
+
+#include "dataplane/worker/worker.h"
+
+namespace kelp {
+namespace {
+
+constexpr std::uint8_t kMostRestarts = 4;
+/// Reads of 256 KiB slices that one turn makes for requests already under way.
+constexpr std::uint32_t kSlicesPerTurn = 4;
+
+/// One read without waiting: bytes, 0 at the end of the file, or -errno.
+std::int64_t read_now(const Volume& volume, const Io& io) noexcept {
+  const int flags = volume.always_in_memory() ? 0 : RWF_NOWAIT;
+  while (true) {
+    const ssize_t got = ::preadv2(volume.dat_fd(), io.data(), io.parts_left(),
+                                  static_cast<off_t>(io.offset_bytes), flags);
+    if (got >= 0) return got;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+bool would_wait(std::int64_t result) noexcept { return result == -EAGAIN || result == -EOPNOTSUPP; }
+
+bool reads_inline(const Volume& volume) noexcept {
+  return volume.always_in_memory() || volume.reads_without_waiting();
+}
+
+}  // namespace
+
+std::uint32_t Worker::route_waiting() noexcept {
+  if (routing_.empty()) return 0;
+  // A new batch: every submission it holds has been copied out, so an index found current from
+  // here on shows all that was acknowledged before they were submitted.
+  ++batch_;
+  const std::uint32_t count = routing_.size();
+  for (std::uint32_t i = 0; i < count; ++i) route(routing_.pop_front());
+  return count;
+}
+
+void Worker::route(OpIndex index) noexcept {
+  Op& op = ops_[index];
+  const auto found = volumes_.find(op.submission.volume);
+  if (found == volumes_.end()) {
+    loader_->look_around();
+    end(index, KELP_UNAVAILABLE);
+    return;
+  }
+  VolumeSlot& slot = *found->second;
+  if (slot.state == SlotState::kUseHttp) {
+    end(index, KELP_USE_HTTP);
+    return;
+  }
+  if (slot.state == SlotState::kLoading || !ensure_fresh(slot)) {
+    wait_for_volume(index);
+    return;
+  }
+  Volume& volume = *slot.volume;
+  const auto location = volume.find(NeedleId{op.submission.needle});
+  if (!location) {
+    // Its rows cannot be read yet: that a needle is not there is more than we know.
+    end(index, volume.width() == OffsetWidth::kUnknown && volume.counters().idx_bytes.load() != 0
+                   ? KELP_UNAVAILABLE
+                   : KELP_NOT_FOUND);
+    return;
+  }
+  start_read(index, volume, *location);
+}
+
+bool Worker::ensure_fresh(VolumeSlot& slot) noexcept {
+  if (slot.fresh_batch == batch_) return true;
+  slot.volume->counters().refreshes.fetch_add(1, std::memory_order_relaxed);
+  switch (slot.volume->refresh()) {
+    case Volume::Freshness::kCurrent:
+    case Volume::Freshness::kUndecided: slot.fresh_batch = batch_; return true;
+    case Volume::Freshness::kBehind: return false;
+    case Volume::Freshness::kReplaced: reload(slot, slot.volume->id()); return false;
+  }
+  return false;
+}
+
+void Worker::reload(VolumeSlot& slot, VolumeId id) noexcept {
+  slot.state = SlotState::kLoading;
+  retire(std::move(slot.volume));
+  slot.reopen_unsent = !loader_->reopen(id);
+}
+
+void Worker::wait_for_volume(OpIndex index) noexcept {
+  Op& op = ops_[index];
+  const auto found = volumes_.find(op.submission.volume);
+  if (found != volumes_.end() && found->second->state == SlotState::kServing) {
+    // Only behind: the next turn replays more.
+    op.state = OpState::kRouting;
+    routing_.push_back(index);
+    return;
+  }
+  counters_.volume_waits.add();
+  const Ticks patience = ticks_now() + rate_.from_us(options_.reload_wait_us);
+  op.volume_deadline = std::min(op.deadline, patience);
+  op.state = OpState::kVolumeWait;
+  volume_waits_.push_back(index);
+}
+
+void Worker::start_read(OpIndex index, Volume& volume, const NeedleLocation& location) noexcept {
+  Op& op = ops_[index];
+  op.volume = &volume;
+  ++volume.pins;
+  op.generation = volume.generation();
+  volume.counters().reads.fetch_add(1, std::memory_order_relaxed);
+
+  ReadRequest request;
+  request.record.location = location;
+  request.record.needle = NeedleId{op.submission.needle};
+  request.record.cookie = Cookie{op.submission.cookie};
+  request.record.version = volume.version();
+  request.dat_fd = volume.dat_fd();
+  request.stat = op.submission.op == OpCode::kStat;
+  request.offset_bytes = request.stat ? 0 : op.submission.offset_bytes;
+  request.destination = op.buffer;
+  request.wrap_bytes = volume.wrap_bytes();
+  op.read.start(request, volume.meta_guess_bytes());
+  advance(index);
+}
+
+void Worker::advance(OpIndex index) noexcept {
+  Op& op = ops_[index];
+  for (std::uint32_t ios = 0; op.read.next() == NeedleRead::Next::kIo; ++ios) {
+    if (ios == kSlicesPerTurn) {
+      op.state = OpState::kReading;
+      reading_.push_back(index);
+      return;
+    }
+    const std::int64_t result = reads_inline(*op.volume) ? read_now(*op.volume, op.read.io()) : -EAGAIN;
+    if (would_wait(result)) {
+      counters_.storage_waits.add();
+      op.state = OpState::kStorageWait;
+      storage_waits_.push_back(index);
+      storage_->submit(index);
+      return;
+    }
+    op.read.io_done(result);
+  }
+  if (op.read.next() == NeedleRead::Next::kNeedsPrivateRead) {
+    read_privately(index);
+    return;
+  }
+  counters_.storage_inline.add();
+  read_done(index, op.read.outcome());
+}
+
+std::uint32_t Worker::continue_reads() noexcept {
+  const std::uint32_t count = reading_.size();
+  const Ticks now = count == 0 ? 0 : ticks_now();
+  for (std::uint32_t i = 0; i < count; ++i) {
+    const OpIndex index = reading_.pop_front();
+    // Between two slices nothing writes into the buffer, so the deadline is final.
+    if (now >= ops_[index].deadline) {
+      end(index, KELP_DEADLINE);
+    } else {
+      advance(index);
+    }
+  }
+  return count;
+}
+
+std::uint32_t Worker::take_finished_reads() noexcept {
+  std::uint32_t count = 0;
+  while (const std::optional<OpIndex> index = storage_->take_done()) {
+    storage_waits_.remove(*index);
+    ++count;
+    if (ops_[*index].read.next() == NeedleRead::Next::kNeedsPrivateRead) {
+      read_privately(*index);
+    } else {
+      read_done(*index, ops_[*index].read.outcome());
+    }
+  }
+  while (const std::optional<OpIndex> index = loader_->take_done()) {
+    private_waits_.remove(*index);
+    ++count;
+    read_done(*index, ops_[*index].outcome);
+  }
+  return count;
+}
+
+void Worker::read_privately(OpIndex index) noexcept {
+  Op& op = ops_[index];
+  if (op.answered || op.ring->severed()) {  // nobody waits for the bytes any more
+    end(index, KELP_DEADLINE);
+    return;
+  }
+  if (try_private_inline(op, op.outcome)) {
+    counters_.private_inline.add();
+    read_done(index, op.outcome);
+    return;
+  }
+  counters_.private_handed_over.add();
+  op.state = OpState::kPrivateWait;
+  private_waits_.push_back(index);
+  loader_->read_privately(index);
+}
+
+bool Worker::try_private_inline(Op& op, ReadOutcome& outcome) noexcept {
+  const ReadRequest& request = op.read.request();
+  if (PrivateRead::memory_bytes(request.record) > kInlinePrivateBytes || !reads_inline(*op.volume)) {
+    return false;
+  }
+  private_read_->start(request, std::span(private_memory_.get(), kInlinePrivateBytes), inflater_,
+                       options_.loader.gzip);
+  while (private_read_->next() == PrivateRead::Next::kIo) {
+    const std::int64_t result = read_now(*op.volume, private_read_->io());
+    if (would_wait(result)) return false;
+    private_read_->io_done(result);
+  }
+  if (private_read_->next() == PrivateRead::Next::kInflate) {
+    private_read_->inflate(options_.inline_inflate_bytes);
+  }
+  // It grows larger than it looked: the loader starts over, in turns.
+  if (private_read_->next() != PrivateRead::Next::kDone) return false;
+  outcome = private_read_->outcome();
+  return true;
+}
+
+void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
+  Op& op = ops_[index];
+  if (op.answered || op.ring->severed()) {
+    end(index, KELP_DEADLINE);
+    return;
+  }
+  // A checksum over all of it proves the bytes; a part of it, or trouble, may come from space that
+  // was used anew since the index was looked at.
+  const bool proven = (outcome.flags & KELP_FLAG_CRC_VERIFIED) != 0;
+  const bool partial = outcome.status == KELP_OK && !proven && op.submission.op == OpCode::kRead;
+  if ((partial || outcome.status == KELP_CORRUPT) && changed_under(op)) {
+    restart(index);
+    return;
+  }
+  if (outcome.status == KELP_CORRUPT) {
+    op.volume->counters().corrupt.fetch_add(1, std::memory_order_relaxed);
+  }
+  end(index, outcome);
+}
+
+bool Worker::changed_under(Op& op) noexcept {
+  const auto found = volumes_.find(op.submission.volume);
+  if (found == volumes_.end()) return true;
+  VolumeSlot& slot = *found->second;
+  if (slot.state != SlotState::kServing || slot.volume.get() != op.volume) return true;
+  if (slot.volume->refresh() != Volume::Freshness::kCurrent) return true;
+  if (slot.volume->generation() != op.generation) return true;
+  // What an index row pointed at stays where it was until the generation changes; a row that was
+  // replaced meanwhile explains trouble all the same.
+  const auto now = slot.volume->find(NeedleId{op.submission.needle});
+  return !now || *now != op.read.request().record.location;
+}
+
+void Worker::restart(OpIndex index) noexcept {
+  Op& op = ops_[index];
+  unpin(op);
+  if (++op.restarts > kMostRestarts) {
+    end(index, KELP_UNAVAILABLE);
+    return;
+  }
+  counters_.restarts.add();
+  if (ticks_now() >= op.deadline) {
+    end(index, KELP_DEADLINE);
+    return;
+  }
+  op.state = OpState::kRouting;
+  routing_.push_back(index);
+}
+
+void Worker::unpin(Op& op) noexcept {
+  if (op.volume == nullptr) return;
+  --op.volume->pins;
+  op.volume = nullptr;
+}
+
+}  // namespace kelp
