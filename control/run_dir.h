@@ -4,8 +4,8 @@
 
 #include <string>
 
-#include "shm_ring/unique_fd.h"
 #include "shm_ring/result.h"
+#include "shm_ring/unique_fd.h"
 
 namespace kelp {
 

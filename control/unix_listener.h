@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <string>
 
-#include "shm_ring/unique_fd.h"
 #include "shm_ring/result.h"
+#include "shm_ring/unique_fd.h"
 
 namespace kelp {
 

@@ -171,8 +171,12 @@ RingState ClientRing::state() const noexcept {
   return static_cast<RingState>(__atomic_load_n(&control_->state, __ATOMIC_ACQUIRE));
 }
 
-void ClientRing::arm_sleep() noexcept { arm_wake_flag(&control_->client_sleeps); }
-void ClientRing::disarm_sleep() noexcept { disarm_wake_flag(&control_->client_sleeps); }
+void ClientRing::arm_sleep() noexcept {
+  arm_wake_flag(&control_->client_sleeps);
+}
+void ClientRing::disarm_sleep() noexcept {
+  disarm_wake_flag(&control_->client_sleeps);
+}
 
 void ClientRing::close_descriptors() noexcept {
   client_wake_.reset();

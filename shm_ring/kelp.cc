@@ -22,7 +22,9 @@ namespace {
 
 using kelp::Channel;
 
-Channel* unwrap(kelp_channel* channel) { return reinterpret_cast<Channel*>(channel); }
+Channel* unwrap(kelp_channel* channel) {
+  return reinterpret_cast<Channel*>(channel);
+}
 const Channel* unwrap(const kelp_channel* channel) {
   return reinterpret_cast<const Channel*>(channel);
 }
@@ -55,7 +57,9 @@ kelp_status guarded(Body&& body) noexcept {
   }
 }
 
-kelp_status usage(const char* what) noexcept { return failed_constant(KELP_USAGE, what); }
+kelp_status usage(const char* what) noexcept {
+  return failed_constant(KELP_USAGE, what);
+}
 
 kelp::ClientResult<kelp::ConnectOptions> read_options(const kelp_options* given) {
   kelp_options options = KELP_OPTIONS_INIT;
@@ -79,9 +83,10 @@ kelp::ClientResult<kelp::ConnectOptions> read_options(const kelp_options* given)
 
   kelp::ConnectOptions result;
   const char* from_environment = std::getenv("KELP_RUN_DIR");
-  result.run_dir = options.run_dir != nullptr                                     ? options.run_dir
-                   : from_environment != nullptr && from_environment[0] != '\0' ? from_environment
-                                                                                : kelp::kDefaultRunDir;
+  result.run_dir = options.run_dir != nullptr ? options.run_dir
+                   : from_environment != nullptr && from_environment[0] != '\0'
+                       ? from_environment
+                       : kelp::kDefaultRunDir;
   result.name = options.name != nullptr ? options.name : program_invocation_short_name;
   result.channels = options.channels;
   result.data_bytes = options.data_bytes;
@@ -106,7 +111,9 @@ kelp_status kelp_connect(const kelp_options* options, kelp_connection** out) {
   });
 }
 
-void kelp_close(kelp_connection* connection) { delete connection; }
+void kelp_close(kelp_connection* connection) {
+  delete connection;
+}
 
 kelp_status kelp_reconnect(kelp_connection* connection) {
   if (connection == nullptr) return usage("connection is NULL");
@@ -205,7 +212,8 @@ void complete_lost(const kelp_request* requests, uint32_t count, kelp_completion
 kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, uint32_t count,
                            kelp_completion* out) {
   if (channel == nullptr) return usage("channel is NULL");
-  if (count != 0 && (requests == nullptr || out == nullptr)) return usage("requests or out is NULL");
+  if (count != 0 && (requests == nullptr || out == nullptr))
+    return usage("requests or out is NULL");
   if (unwrap(channel)->unanswered() != 0) {
     return usage("requests are in flight on this channel; reap them first");
   }
@@ -248,7 +256,8 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
         answered[index] = true;
         ++done;
       }
-      const bool gone = reap_status != KELP_OK || (status == KELP_DISCONNECTED && submitted == done);
+      const bool gone =
+          reap_status != KELP_OK || (status == KELP_DISCONNECTED && submitted == done);
       if (gone && done < count) {
         const kelp_status why = reap_status != KELP_OK ? reap_status : status;
         complete_lost(requests, count, out, answered.get(), why);
@@ -286,4 +295,6 @@ void kelp_fid_format(const kelp_fid* fid, char out[40]) {
   }
 }
 
-const char* kelp_version(void) { return KELP_VERSION_TEXT; }
+const char* kelp_version(void) {
+  return KELP_VERSION_TEXT;
+}

@@ -26,7 +26,8 @@ void on_bus_error(int, siginfo_t* info, void*) {
   const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
   for (Slot& slot : slots) {
     const std::uintptr_t base = slot.base.load(std::memory_order_acquire);
-    if (base == 0 || address < base || address >= slot.end.load(std::memory_order_relaxed)) continue;
+    if (base == 0 || address < base || address >= slot.end.load(std::memory_order_relaxed))
+      continue;
     const std::size_t page = slot.page_bytes.load(std::memory_order_relaxed);
     void* start = reinterpret_cast<void*>(address / page * page);
     if (::mmap(start, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,

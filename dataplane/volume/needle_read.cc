@@ -17,7 +17,8 @@ void NeedleRead::start(const ReadRequest& request, std::uint32_t& meta_guess_byt
   meta_guess_bytes_ = &meta_guess_bytes;
 
   const ExpectedRecord& record = request_.record;
-  const std::uint64_t body = record.body_bytes() - (record.has_data_length() ? kDataLengthBytes : 0);
+  const std::uint64_t body =
+      record.body_bytes() - (record.has_data_length() ? kDataLengthBytes : 0);
   const std::uint64_t guess = record.has_data_length() ? meta_guess_bytes : 0;
   direct_bytes_ = body > guess ? body - guess : 0;
   const std::uint64_t suffix = body - direct_bytes_ + tail_bytes(record.version);
@@ -58,10 +59,18 @@ void NeedleRead::io_done(std::int64_t result) noexcept {
   }
   if (!io_.advance(static_cast<std::size_t>(result))) return;
   switch (stage_) {
-    case Stage::kWhole: whole_arrived(); return;
-    case Stage::kPrefix: prefix_arrived(); return;
-    case Stage::kSuffix: suffix_arrived(); return;
-    case Stage::kData: slice_arrived(); return;
+    case Stage::kWhole:
+      whole_arrived();
+      return;
+    case Stage::kPrefix:
+      prefix_arrived();
+      return;
+    case Stage::kSuffix:
+      suffix_arrived();
+      return;
+    case Stage::kData:
+      slice_arrived();
+      return;
   }
 }
 
@@ -85,7 +94,8 @@ void NeedleRead::whole_arrived() noexcept {
     return;
   }
   const std::uint64_t spilled = shape_.data_bytes - direct_bytes_;
-  if (!judge_suffix(suffix_room().subspan(spilled, shape_.meta_bytes + tail_bytes(request_.record.version)))) {
+  if (!judge_suffix(suffix_room().subspan(
+          spilled, shape_.meta_bytes + tail_bytes(request_.record.version)))) {
     return;
   }
   const std::span<std::byte> destination = request_.destination;
@@ -139,8 +149,8 @@ void NeedleRead::suffix_arrived() noexcept {
 
 bool NeedleRead::judge_suffix(std::span<const std::byte> meta_and_tail) noexcept {
   if (meta_guess_bytes_ != nullptr && request_.record.has_data_length()) {
-    *meta_guess_bytes_ = static_cast<std::uint32_t>(
-        std::min<std::uint64_t>(shape_.meta_bytes, kScratchBytes - kMaxPrefix - kNeedleTailBytesMax));
+    *meta_guess_bytes_ = static_cast<std::uint32_t>(std::min<std::uint64_t>(
+        shape_.meta_bytes, kScratchBytes - kMaxPrefix - kNeedleTailBytesMax));
   }
   const kelp_status status =
       check_suffix(request_.record, meta_and_tail.first(shape_.meta_bytes),

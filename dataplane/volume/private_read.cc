@@ -83,10 +83,14 @@ void PrivateRead::inflate(std::uint64_t budget_bytes) noexcept {
     const GzipInflater::Turn turn = inflater_->inflate(window_);
     take_window(std::span(window_).first(turn.bytes_produced));
     switch (turn.state) {
-      case GzipInflater::State::kMore: break;
-      case GzipInflater::State::kEnd: return inflated_all();
-      case GzipInflater::State::kBroken: return finish(KELP_BROKEN_GZIP);
-      case GzipInflater::State::kTooLarge: return finish(KELP_USE_HTTP);
+      case GzipInflater::State::kMore:
+        break;
+      case GzipInflater::State::kEnd:
+        return inflated_all();
+      case GzipInflater::State::kBroken:
+        return finish(KELP_BROKEN_GZIP);
+      case GzipInflater::State::kTooLarge:
+        return finish(KELP_USE_HTTP);
     }
     // A turn without output has used up its share of input: that is a turn's work too.
     if (turn.bytes_produced == 0) return;

@@ -31,8 +31,8 @@ std::uint64_t size_of(const struct stat& st) noexcept {
 ssize_t read_at(int fd, std::span<std::byte> bytes, std::uint64_t offset) noexcept {
   std::size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = ::pread(fd, bytes.data() + done, bytes.size() - done,
-                              static_cast<off_t>(offset + done));
+    const ssize_t n =
+        ::pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return -1;
     if (n == 0) break;
@@ -58,7 +58,8 @@ void Volume::remember(const struct stat& now) noexcept {
   seen_size_ = size_of(now);
   seen_ctime_ = now.st_ctim;
   parts_.counters->needles.store(parts_.log.map().size(), std::memory_order_relaxed);
-  parts_.counters->offset_width.store(static_cast<std::uint8_t>(width()), std::memory_order_relaxed);
+  parts_.counters->offset_width.store(static_cast<std::uint8_t>(width()),
+                                      std::memory_order_relaxed);
   parts_.counters->idx_bytes.store(seen_size_, std::memory_order_relaxed);
 }
 

@@ -52,8 +52,8 @@ class Volume {
     struct stat idx_stat {};  ///< of `idx`, from before the replay began
     IndexLog log;
     OffsetWidth claimed_width = OffsetWidth::kUnknown;  ///< by the .vif
-    bool reads_without_waiting = false;  ///< RWF_NOWAIT works on this file system
-    bool always_in_memory = false;       ///< tmpfs: a plain read never waits
+    bool reads_without_waiting = false;                 ///< RWF_NOWAIT works on this file system
+    bool always_in_memory = false;                      ///< tmpfs: a plain read never waits
     std::shared_ptr<VolumeCounters> counters;
   };
   explicit Volume(Parts parts);
@@ -68,7 +68,9 @@ class Volume {
   /// Brings the index up to date: one fstat() when nothing happened. Source: design, "Freshness".
   Freshness refresh() noexcept;
 
-  std::optional<NeedleLocation> find(NeedleId id) const noexcept { return parts_.log.map().find(id); }
+  std::optional<NeedleLocation> find(NeedleId id) const noexcept {
+    return parts_.log.map().find(id);
+  }
 
   /// Goes up whenever an offset learnt earlier may mean other bytes now. Unique in the process.
   std::uint64_t generation() const noexcept { return generation_; }

@@ -1,12 +1,11 @@
 #include "dataplane/volume/volume_open.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
-
-#include <linux/magic.h>
 
 #include <array>
 #include <cerrno>
@@ -34,7 +33,9 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-std::string last_error() { return std::strerror(errno); }
+std::string last_error() {
+  return std::strerror(errno);
+}
 
 /// The .vif's text; empty when there is none. It is rewritten in place, so it may be cut.
 std::string read_small_file(const std::string& path) {
@@ -83,12 +84,16 @@ VolumeOpen::Turn VolumeOpen::open_files() {
   const VolumePaths& paths = parts_.paths;
   struct stat dat_stat {};
   for (int attempt = 0;; ++attempt) {
-    if (exists(paths.copy_marker)) return fail(OpenRefusal::kNotNow, "the volume is being copied in");
-    if (exists(paths.compaction_marker)) return fail(OpenRefusal::kNotNow, "a vacuum is being committed");
+    if (exists(paths.copy_marker))
+      return fail(OpenRefusal::kNotNow, "the volume is being copied in");
+    if (exists(paths.compaction_marker))
+      return fail(OpenRefusal::kNotNow, "a vacuum is being committed");
     parts_.dat.reset(::open(paths.dat.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!parts_.dat) return fail(OpenRefusal::kBroken, "cannot open " + paths.dat + ": " + last_error());
+    if (!parts_.dat)
+      return fail(OpenRefusal::kBroken, "cannot open " + paths.dat + ": " + last_error());
     parts_.idx.reset(::open(paths.idx.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!parts_.idx) return fail(OpenRefusal::kBroken, "cannot open " + paths.idx + ": " + last_error());
+    if (!parts_.idx)
+      return fail(OpenRefusal::kBroken, "cannot open " + paths.idx + ": " + last_error());
     if (::fstat(parts_.dat.get(), &dat_stat) != 0 ||
         ::fstat(parts_.idx.get(), &parts_.idx_stat) != 0) {
       return fail(OpenRefusal::kBroken, "cannot stat the open files: " + last_error());
@@ -157,10 +162,12 @@ VolumeOpen::Turn VolumeOpen::replay() {
   const std::uint64_t consumed = log.consumed_bytes();
   const std::uint64_t whole = size / log.row_size() * log.row_size();
   if (consumed >= whole) return Turn::kDone;
-  std::vector<std::byte> rows(std::min<std::uint64_t>(whole - consumed, kReplayBytes / log.row_size() *
-                                                                           log.row_size()));
-  const ssize_t got = ::pread(parts_.idx.get(), rows.data(), rows.size(), static_cast<off_t>(consumed));
-  if (got < 0) return fail(OpenRefusal::kBroken, "cannot read " + parts_.paths.idx + ": " + last_error());
+  std::vector<std::byte> rows(
+      std::min<std::uint64_t>(whole - consumed, kReplayBytes / log.row_size() * log.row_size()));
+  const ssize_t got =
+      ::pread(parts_.idx.get(), rows.data(), rows.size(), static_cast<off_t>(consumed));
+  if (got < 0)
+    return fail(OpenRefusal::kBroken, "cannot read " + parts_.paths.idx + ": " + last_error());
   const IndexLog::Applied applied =
       log.apply(std::span<const std::byte>(rows.data(), static_cast<std::size_t>(got)),
                 consumed + static_cast<std::uint64_t>(got) < whole);
@@ -169,6 +176,8 @@ VolumeOpen::Turn VolumeOpen::replay() {
   return log.consumed_bytes() >= whole ? Turn::kDone : Turn::kMore;
 }
 
-std::unique_ptr<Volume> VolumeOpen::take() { return std::make_unique<Volume>(std::move(parts_)); }
+std::unique_ptr<Volume> VolumeOpen::take() {
+  return std::make_unique<Volume>(std::move(parts_));
+}
 
 }  // namespace kelp

@@ -40,7 +40,9 @@ Worker::Worker(WorkerOptions options)
   loader_ = std::make_unique<Loader>(options_.loader, ops_.get(), options_.ops, waker_);
 }
 
-Worker::~Worker() { stop(); }
+Worker::~Worker() {
+  stop();
+}
 
 Result<void> Worker::start(Waker& control) {
   control_ = &control;
@@ -57,7 +59,8 @@ Result<void> Worker::start(Waker& control) {
     cpu_set_t set;
     CPU_ZERO(&set);
     CPU_SET(static_cast<unsigned>(options_.cpu), &set);
-    if (const int rc = ::pthread_setaffinity_np(thread_.native_handle(), sizeof set, &set); rc != 0) {
+    if (const int rc = ::pthread_setaffinity_np(thread_.native_handle(), sizeof set, &set);
+        rc != 0) {
       stop();
       return system_error("cannot pin a worker to CPU " + std::to_string(options_.cpu) +
                               "; choose one of those this process may use",
@@ -123,8 +126,8 @@ void Worker::sleep() noexcept {
 }
 
 int Worker::sleep_timeout_ms() const noexcept {
-  const bool timers = !volume_waits_.empty() || !storage_waits_.empty() || !private_waits_.empty() ||
-                      !retired_.empty();
+  const bool timers = !volume_waits_.empty() || !storage_waits_.empty() ||
+                      !private_waits_.empty() || !retired_.empty() || draining_;
   if (timers) return 1;
   return rings_.empty() ? kIdleSleepMs : static_cast<int>(kHeartbeatPeriodMs);
 }
@@ -136,13 +139,19 @@ void Worker::take_messages() noexcept {
 
 void Worker::take_command(const WorkerCommand& command) noexcept {
   switch (command.kind) {
-    case WorkerCommand::Kind::kAddRing: add_ring(command.ring); return;
-    case WorkerCommand::Kind::kRemoveRing: remove_ring(command.ring); return;
+    case WorkerCommand::Kind::kAddRing:
+      add_ring(command.ring);
+      return;
+    case WorkerCommand::Kind::kRemoveRing:
+      remove_ring(command.ring);
+      return;
     case WorkerCommand::Kind::kDrain:
       draining_ = true;
       for (ServerRing* ring : rings_) {
         if (!ring->severed()) ring->set_state(RingState::kDraining);
       }
+      last_timers_ = 0;
+      do_periodic_work();
       return;
   }
 }
@@ -265,7 +274,8 @@ bool Worker::poll_once() noexcept {
   work += continue_reads();
   publish();
   counters_.polls.add();
-  if (++turns_ % kTurnsPerClock == 0) [[unlikely]] do_periodic_work();
+  if (++turns_ % kTurnsPerClock == 0) [[unlikely]]
+    do_periodic_work();
   if (work == 0) {
     counters_.idle_polls.add();
     return false;

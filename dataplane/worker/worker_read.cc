@@ -24,7 +24,9 @@ std::int64_t read_now(const Volume& volume, const Io& io) noexcept {
   }
 }
 
-bool would_wait(std::int64_t result) noexcept { return result == -EAGAIN || result == -EOPNOTSUPP; }
+bool would_wait(std::int64_t result) noexcept {
+  return result == -EAGAIN || result == -EOPNOTSUPP;
+}
 
 bool reads_inline(const Volume& volume) noexcept {
   return volume.always_in_memory() || volume.reads_without_waiting();
@@ -76,9 +78,14 @@ bool Worker::ensure_fresh(VolumeSlot& slot) noexcept {
   slot.volume->counters().refreshes.fetch_add(1, std::memory_order_relaxed);
   switch (slot.volume->refresh()) {
     case Volume::Freshness::kCurrent:
-    case Volume::Freshness::kUndecided: slot.fresh_batch = batch_; return true;
-    case Volume::Freshness::kBehind: return false;
-    case Volume::Freshness::kReplaced: reload(slot, slot.volume->id()); return false;
+    case Volume::Freshness::kUndecided:
+      slot.fresh_batch = batch_;
+      return true;
+    case Volume::Freshness::kBehind:
+      return false;
+    case Volume::Freshness::kReplaced:
+      reload(slot, slot.volume->id());
+      return false;
   }
   return false;
 }
@@ -134,7 +141,8 @@ void Worker::advance(OpIndex index) noexcept {
       reading_.push_back(index);
       return;
     }
-    const std::int64_t result = reads_inline(*op.volume) ? read_now(*op.volume, op.read.io()) : -EAGAIN;
+    const std::int64_t result =
+        reads_inline(*op.volume) ? read_now(*op.volume, op.read.io()) : -EAGAIN;
     if (would_wait(result)) {
       counters_.storage_waits.add();
       op.state = OpState::kStorageWait;
@@ -205,7 +213,8 @@ void Worker::read_privately(OpIndex index) noexcept {
 
 bool Worker::try_private_inline(Op& op, ReadOutcome& outcome) noexcept {
   const ReadRequest& request = op.read.request();
-  if (PrivateRead::memory_bytes(request.record) > kInlinePrivateBytes || !reads_inline(*op.volume)) {
+  if (PrivateRead::memory_bytes(request.record) > kInlinePrivateBytes ||
+      !reads_inline(*op.volume)) {
     return false;
   }
   private_read_->start(request, std::span(private_memory_.get(), kInlinePrivateBytes), inflater_,
