@@ -62,4 +62,3 @@ class Writer {
 };
 
 }  // namespace kelp::live
-int   x;
