@@ -18,8 +18,9 @@ namespace kelp::test {
 
 class ServedHttp {
  public:
-  explicit ServedHttp(HttpHandler handler, HttpLimits limits = {})
-      : listener_(UnixListener::create(dir_ / "http.sock").value()),
+  explicit ServedHttp(HttpHandler handler, HttpLimits limits = {},
+                      const std::string& socket_name = "http.sock")
+      : listener_(UnixListener::create(dir_ / socket_name).value()),
         server_(HttpServer::create(listener_.fd(), std::move(handler), limits).value()),
         thread_([this] { loop(); }) {}
   ~ServedHttp() {
@@ -27,6 +28,7 @@ class ServedHttp {
     thread_.join();
   }
 
+  const std::string& dir() const { return dir_.path(); }
   UniqueFd connect() const { return connect_to(listener_.path()); }
 
   /// One request on a connection of its own, start to end.
