@@ -82,14 +82,15 @@ def run(programs: Path, keep: bool, say: process.Progress) -> None:
         say(f"storing {sum(kind[2] for kind in KINDS)} objects, a quarter of them twice")
         stored = store(cluster)
         say("starting kelpd on the same volume files")
-        kelpd = stack.enter_context(daemon.Daemon(programs, home, cluster.volume_dir, keep=keep))
+        flags, measured = process.worker_and_client_cpus()
+        kelpd = stack.enter_context(daemon.Daemon(programs, home, cluster.volume_dir, flags=flags, keep=keep))
         kelpd.wait_serving(file.vid for file in cluster.volume_files())
         check_deleted(cluster, kelpd)
         say("reading every object through the ring and over HTTP, comparing, then timing both in turns")
         fids = home / "fids"
         fids.write_text("".join(f"{label}\t{fid}\n" for label, fid in stored))
-        done = subprocess.run([programs / "kelp-read-compare", "--server", cluster.server, "--run-dir", kelpd.run_dir,
-                               "--fids", fids, "--slice-ms", "100", "--pairs", "9"], check=False)
+        done = subprocess.run([*measured, programs / "kelp-read-compare", "--server", cluster.server,
+                               "--run-dir", kelpd.run_dir, "--fids", fids, "--slice-ms", "100", "--pairs", "9"], check=False)
         if done.returncode != 0:
             raise process.LabError(f"kelp-read-compare ended with exit code {done.returncode}")
         if keep:

@@ -2,7 +2,8 @@
 """Measures what read.sh says. Run read.sh.
 
 Two comparisons, each in turns within this run: kelp-read-compare alternates slices of HTTP and of ring reads itself;
-then slices of its HTTP client alone alternate with slices of wrk, both on one object.
+then slices of its HTTP client alone alternate with slices of wrk, both on one object. kelpd's worker has a CPU of its own;
+the clients, wrk included, run on the others.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ OBJECTS = 64
 WRK_ROUNDS = 9
 
 
+WORKER_FLAGS, CLIENT_PREFIX = process.worker_and_client_cpus()
+
+
 def run(argv: list[str | Path]) -> str:
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run([*CLIENT_PREFIX, *argv], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise process.LabError(f"{Path(argv[0]).name} ended with exit code {done.returncode}: {done.stderr or done.stdout}")
     return done.stdout
@@ -55,7 +59,7 @@ def measure(programs: Path, say: process.Progress) -> list[figures.Figure]:
         fids = cluster.assign(OBJECTS)
         for fid in fids:
             cluster.put(fid, random.randbytes(4096))
-        with daemon.Daemon(programs, home, cluster.volume_dir) as kelpd:
+        with daemon.Daemon(programs, home, cluster.volume_dir, flags=WORKER_FLAGS) as kelpd:
             kelpd.wait_serving(file.vid for file in cluster.volume_files())
             say("Kelp and weed's HTTP in turns: 41 pairs of slices of 200 ms")
             reads = compare(programs, cluster, home, fids, "--run-dir", kelpd.run_dir, "--slice-ms", "200", "--pairs", "41")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # How long a 4 KiB read takes through Kelp's ring and over weed's HTTP with keep-alive: depth 1, page cache warm, in
-# turns. The HTTP client is held against `wrk -c1` in the same run. Under 2 minutes; exit code 0 when it was measured,
-# whatever the figures say.
+# turns, kelpd's worker on a CPU of its own. The HTTP client is held against `wrk -c1` in the same run. Under 2 minutes;
+# exit code 0 when it was measured, whatever the figures say.
 #   scripts/bench/read.sh          prints a table
 #   scripts/bench/read.sh --json   prints one JSON document
 set -euo pipefail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ BAD_FID, BROKEN_GZIP, RANGE = 2, 10, 11
 class Daemon:
     """A kelpd in the foreground; a context manager that stops it and wants exit code 0 from it."""
 
-    def __init__(self, programs: Path, home: Path, volume_dir: Path, *, idx_dir: Path | None = None, keep: bool = False) -> None:
+    def __init__(self, programs: Path, home: Path, volume_dir: Path, *, idx_dir: Path | None = None,
+                 flags: Sequence[str] = (), keep: bool = False) -> None:
         self.kelpctl_path = programs / "kelpctl"
         self.run_dir = home / "run"
         self.keep = keep
         self.arguments = [programs / "kelpd", "--volume-dir", volume_dir, *(["--idx-dir", idx_dir] if idx_dir else []),
-                          "--run-dir", self.run_dir]
+                          "--run-dir", self.run_dir, *flags]
         self.log = home / "kelpd.log"
         self.child: Child
 

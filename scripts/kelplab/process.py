@@ -88,6 +88,18 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+def worker_and_client_cpus() -> tuple[list[str], list[str]]:
+    """Flags of kelpd and a command prefix for the program that is measured, so that the two never share a CPU.
+
+    On a busy machine the scheduler may leave a spinning client on the CPU its worker is pinned to, for seconds: a read
+    then takes as long as the client spins. With one CPU there is nothing to separate.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        return [], []
+    return ["--cpus", str(cpus[-1])], ["taskset", "--cpu-list", ",".join(map(str, cpus[:-1]))]
+
+
 @contextlib.contextmanager
 def scratch_dir(prefix: str, *, keep: bool = False) -> Iterator[Path]:
     """A directory that is gone afterwards, unless all went well and it is to be kept.
