@@ -60,7 +60,7 @@ class Volume {
 
   enum class Freshness : std::uint8_t {
     kCurrent,    ///< the index shows everything acknowledged before the call
-    kBehind,     ///< more rows than one call replays: call again
+    kBehind,     ///< more rows than one call replays, or a write under way: call again
     kReplaced,   ///< the files are not, or may not be, the ones opened: open the volume anew
     kUndecided,  ///< rows are there whose width cannot be told yet
   };
@@ -88,8 +88,9 @@ class Volume {
   }
   VolumeCounters& counters() noexcept { return *parts_.counters; }
 
-  /// How many bytes followed the data in the last record read: the next one's best guess.
-  std::uint32_t& meta_guess_bytes() noexcept { return meta_guess_bytes_; }
+  /// How many bytes followed the data in the last record read: the next one's best guess. Reads on
+  /// the storage thread update it too.
+  std::atomic<std::uint32_t>& meta_guess_bytes() noexcept { return meta_guess_bytes_; }
 
   /// Reads that use this object now; the owner counts. Not to be destroyed above 0.
   std::uint32_t pins = 0;
@@ -97,8 +98,12 @@ class Volume {
  private:
   static constexpr std::uint64_t kRowsPerRefresh = 4096;
 
+  bool look(struct stat& now) const noexcept;
   bool path_is_ours() const noexcept;
-  Freshness settle_equal_size(const struct stat& first) noexcept;
+  bool changed_since_seen(const struct stat& now) const noexcept;
+  bool rows_unseen() const noexcept;
+  Freshness take_rows(const struct stat& now) noexcept;
+  Freshness settle_equal_size() noexcept;
   Freshness replay_tail(const struct stat& now) noexcept;
   Freshness decide_width(const struct stat& now) noexcept;
   void remember(const struct stat& now) noexcept;
@@ -107,8 +112,11 @@ class Volume {
   Parts parts_;
   std::uint64_t seen_size_ = 0;
   struct timespec seen_ctime_ {};
+  struct timespec seen_mtime_ {};
+  nlink_t seen_links_ = 0;
+  std::uint64_t stamped_since_ns_ = 0;  // a write seems under way since; 0: none
   std::uint64_t generation_ = 0;
-  std::uint32_t meta_guess_bytes_ = 8;
+  std::atomic<std::uint32_t> meta_guess_bytes_{8};
 };
 
 }  // namespace kelp
