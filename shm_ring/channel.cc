@@ -9,11 +9,15 @@
 namespace kelp {
 namespace {
 
-/// The daemon ends a request at its deadline; only if it does not, the library does, this much later.
+/// The daemon ends a request at its deadline; only if it does not, the library does, this much
+/// later.
 constexpr std::uint64_t kGraceUs = 20'000;
 
 /// Turns of the polling loop between two looks at the clock.
 constexpr std::uint32_t kPollsPerClock = 64;
+
+/// Calls of reap() that find completions between two looks at the clock.
+constexpr std::uint32_t kReapsPerClock = 64;
 
 /// Longest sleep before the clock and the daemon are looked at again.
 constexpr std::uint64_t kLongestSleepUs = 1'000'000;
@@ -61,11 +65,13 @@ kelp_status Channel::submit(const kelp_request* requests, std::uint32_t count,
 kelp_status Channel::submit_one(const kelp_request& request, Ticks now) noexcept {
   Attachment& attachment = connection_.attachment();
   std::uint64_t buffer_offset = 0;
+  if (request.reserved != 0) return refuse(KELP_USAGE, "kelp_request.reserved is not 0");
   if (request.op != KELP_OP_NOP) {
     if (request.op > KELP_OP_NOP) return refuse(KELP_USAGE, "no such op");
     if (request.length == 0) return refuse(KELP_USAGE, "length is 0; it is the buffer's capacity");
     if (!attachment.data.contains(request.buffer)) {
-      return refuse(KELP_BAD_BUFFER, "the buffer is not from kelp_buffer_alloc() of this connection");
+      return refuse(KELP_BAD_BUFFER,
+                    "the buffer is not from kelp_buffer_alloc() of this connection");
     }
     buffer_offset = static_cast<std::uint64_t>(static_cast<std::byte*>(request.buffer) -
                                                attachment.data.data());
@@ -76,18 +82,23 @@ kelp_status Channel::submit_one(const kelp_request& request, Ticks now) noexcept
       std::min<std::uint64_t>(timeout_us, attachment.reply.max_timeout_us);
   ClientRing& ring = *rings_[request.fid.volume % rings_.size()];
   if (ring.state() != RingState::kServing) {
-    return refuse(KELP_DISCONNECTED, ring.state() == RingState::kDraining
-                                         ? "kelpd is stopping"
-                                         : "kelpd has cut this client off: it broke the ring protocol");
+    return refuse(KELP_DISCONNECTED,
+                  ring.state() == RingState::kDraining
+                      ? "kelpd is stopping"
+                      : "kelpd has cut this client off: it broke the ring protocol");
   }
   const kelp_status status =
       ring.submit(request, buffer_offset, static_cast<std::uint32_t>(capped_us),
                   now + rate_.from_us(capped_us + kGraceUs));
   switch (status) {
-    case KELP_RING_FULL: return refuse(status, "the ring is full: reap completions first");
-    case KELP_BAD_BUFFER: return refuse(status, "the buffer does not lie inside one allocation");
-    case KELP_BUFFER_BUSY: return refuse(status, "an earlier read may still write into the buffer");
-    default: return status;
+    case KELP_RING_FULL:
+      return refuse(status, "the ring is full: reap completions first");
+    case KELP_BAD_BUFFER:
+      return refuse(status, "the buffer does not lie inside one allocation");
+    case KELP_BUFFER_BUSY:
+      return refuse(status, "an earlier read may still write into the buffer");
+    default:
+      return status;
   }
 }
 
@@ -109,7 +120,9 @@ kelp_status Channel::reap(kelp_completion* out, std::uint32_t max, std::uint64_t
   if (connection_.forked()) {
     return refuse(KELP_FORKED, "this connection belongs to the parent process");
   }
-  *reaped = poll_rings(out, max);
+  // A busy channel also ends what is overdue: one worker may stand still while others answer.
+  if (++reaps_ % kReapsPerClock == 0) *reaped = reap_overdue(ticks_now(), out, max);
+  *reaped += poll_rings(out + *reaped, max - *reaped);
   if (*reaped > 0) return KELP_OK;
 
   const Ticks start = ticks_now();
@@ -205,6 +218,8 @@ std::uint32_t Channel::unanswered() const noexcept {
   return sum;
 }
 
-std::uint32_t Channel::capacity() const noexcept { return rings_.front()->capacity(); }
+std::uint32_t Channel::capacity() const noexcept {
+  return rings_.front()->capacity();
+}
 
 }  // namespace kelp

@@ -93,7 +93,8 @@ bool ClientRing::accept(const Completion& completion, kelp_completion& out) noex
   if (place.state == PlaceState::kFree || place.generation != generation) return false;
 
   if ((completion.flags & kFlagReleased) != 0) {
-    free_place(index);
+    // Only what was held can be released; anyone else is still owed an answer.
+    if (place.state == PlaceState::kHeld) free_place(index);
     return false;
   }
   const bool owed = place.state == PlaceState::kInFlight;
@@ -163,6 +164,11 @@ void ClientRing::orphan_requests() noexcept {
   earliest_deadline_ = UINT64_MAX;
 }
 
+void ClientRing::swallow_completions() noexcept {
+  kelp_completion nobodys;
+  reap(&nobodys, 1);  // none is owed to anyone, so this takes all there are
+}
+
 std::uint64_t ClientRing::heartbeat() const noexcept {
   return __atomic_load_n(&control_->heartbeat, __ATOMIC_RELAXED);  // relaxed: orders nothing
 }
@@ -171,8 +177,12 @@ RingState ClientRing::state() const noexcept {
   return static_cast<RingState>(__atomic_load_n(&control_->state, __ATOMIC_ACQUIRE));
 }
 
-void ClientRing::arm_sleep() noexcept { arm_wake_flag(&control_->client_sleeps); }
-void ClientRing::disarm_sleep() noexcept { disarm_wake_flag(&control_->client_sleeps); }
+void ClientRing::arm_sleep() noexcept {
+  arm_wake_flag(&control_->client_sleeps);
+}
+void ClientRing::disarm_sleep() noexcept {
+  disarm_wake_flag(&control_->client_sleeps);
+}
 
 void ClientRing::close_descriptors() noexcept {
   client_wake_.reset();

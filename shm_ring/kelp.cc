@@ -22,7 +22,9 @@ namespace {
 
 using kelp::Channel;
 
-Channel* unwrap(kelp_channel* channel) { return reinterpret_cast<Channel*>(channel); }
+Channel* unwrap(kelp_channel* channel) {
+  return reinterpret_cast<Channel*>(channel);
+}
 const Channel* unwrap(const kelp_channel* channel) {
   return reinterpret_cast<const Channel*>(channel);
 }
@@ -55,7 +57,9 @@ kelp_status guarded(Body&& body) noexcept {
   }
 }
 
-kelp_status usage(const char* what) noexcept { return failed_constant(KELP_USAGE, what); }
+kelp_status usage(const char* what) noexcept {
+  return failed_constant(KELP_USAGE, what);
+}
 
 kelp::ClientResult<kelp::ConnectOptions> read_options(const kelp_options* given) {
   kelp_options options = KELP_OPTIONS_INIT;
@@ -79,9 +83,10 @@ kelp::ClientResult<kelp::ConnectOptions> read_options(const kelp_options* given)
 
   kelp::ConnectOptions result;
   const char* from_environment = std::getenv("KELP_RUN_DIR");
-  result.run_dir = options.run_dir != nullptr                                     ? options.run_dir
-                   : from_environment != nullptr && from_environment[0] != '\0' ? from_environment
-                                                                                : kelp::kDefaultRunDir;
+  result.run_dir = options.run_dir != nullptr ? options.run_dir
+                   : from_environment != nullptr && from_environment[0] != '\0'
+                       ? from_environment
+                       : kelp::kDefaultRunDir;
   result.name = options.name != nullptr ? options.name : program_invocation_short_name;
   result.channels = options.channels;
   result.data_bytes = options.data_bytes;
@@ -106,7 +111,9 @@ kelp_status kelp_connect(const kelp_options* options, kelp_connection** out) {
   });
 }
 
-void kelp_close(kelp_connection* connection) { delete connection; }
+void kelp_close(kelp_connection* connection) {
+  delete connection;
+}
 
 kelp_status kelp_reconnect(kelp_connection* connection) {
   if (connection == nullptr) return usage("connection is NULL");
@@ -188,15 +195,15 @@ kelp_status kelp_read(kelp_channel* channel, const char* fid, uint64_t offset, v
 
 namespace {
 
-/// Answers what the daemon can no longer answer.
-void complete_lost(const kelp_request* requests, uint32_t count, kelp_completion* out,
-                   const bool* answered, kelp_status status) {
+/// Answers what the daemon can no longer answer; the first `submitted` are in its hands.
+void complete_lost(const kelp_request* requests, uint32_t count, uint32_t submitted,
+                   kelp_completion* out, const bool* answered, kelp_status status) {
   for (uint32_t i = 0; i < count; ++i) {
     if (answered[i]) continue;
     out[i] = {};
     out[i].tag = requests[i].tag;
     out[i].status = static_cast<std::uint8_t>(status);
-    out[i].flags = KELP_FLAG_BUFFER_HELD;
+    if (i < submitted) out[i].flags = KELP_FLAG_BUFFER_HELD;
   }
 }
 
@@ -205,7 +212,14 @@ void complete_lost(const kelp_request* requests, uint32_t count, kelp_completion
 kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, uint32_t count,
                            kelp_completion* out) {
   if (channel == nullptr) return usage("channel is NULL");
-  if (count != 0 && (requests == nullptr || out == nullptr)) return usage("requests or out is NULL");
+  if (count != 0 && (requests == nullptr || out == nullptr))
+    return usage("requests or out is NULL");
+  // Said first: what was in flight then will not be answered, and reaping is no way out.
+  kelp::Connection& connection = unwrap(channel)->connection();
+  if (connection.forked()) {
+    return failed_constant(KELP_FORKED, "this connection belongs to the parent process");
+  }
+  if (connection.disconnected()) return failed_constant(KELP_DISCONNECTED, "kelpd is gone");
   if (unwrap(channel)->unanswered() != 0) {
     return usage("requests are in flight on this channel; reap them first");
   }
@@ -235,7 +249,7 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
       if (done == count) break;
       if (status == KELP_RING_FULL && submitted == done) {
         // Nothing of ours is in flight: withheld buffers of timed-out reads fill the ring.
-        complete_lost(requests, count, out, answered.get(), KELP_RING_FULL);
+        complete_lost(requests, count, submitted, out, answered.get(), KELP_RING_FULL);
         return status;
       }
       kelp_completion batch[32];
@@ -248,10 +262,11 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
         answered[index] = true;
         ++done;
       }
-      const bool gone = reap_status != KELP_OK || (status == KELP_DISCONNECTED && submitted == done);
+      const bool gone =
+          reap_status != KELP_OK || (status == KELP_DISCONNECTED && submitted == done);
       if (gone && done < count) {
         const kelp_status why = reap_status != KELP_OK ? reap_status : status;
-        complete_lost(requests, count, out, answered.get(), why);
+        complete_lost(requests, count, submitted, out, answered.get(), why);
         return why;
       }
     }
@@ -286,4 +301,6 @@ void kelp_fid_format(const kelp_fid* fid, char out[40]) {
   }
 }
 
-const char* kelp_version(void) { return KELP_VERSION_TEXT; }
+const char* kelp_version(void) {
+  return KELP_VERSION_TEXT;
+}
