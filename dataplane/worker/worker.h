@@ -29,13 +29,14 @@ namespace kelp {
 
 struct WorkerOptions {
   std::uint32_t index = 0;
-  int cpu = -1;                      ///< pinned there; -1: the scheduler's choice
-  bool always_poll = false;          ///< never sleeps: a whole CPU, for the last microsecond
-  std::uint32_t spin_us = 50;        ///< polls this long after the last work before it sleeps
-  std::uint32_t ops = 4096;          ///< requests in work at once
+  int cpu = -1;                ///< pinned there; -1: the scheduler's choice
+  bool always_poll = false;    ///< never sleeps: a whole CPU, for the last microsecond
+  std::uint32_t spin_us = 50;  ///< polls this long after the last work before it sleeps
+  std::uint32_t ops = 4096;    ///< requests in work at once
   std::uint64_t max_timeout_us = 60'000'000;
-  std::uint64_t reload_wait_us = 1'000'000;     ///< a read waits this long for an index to load
-  std::uint64_t inline_inflate_bytes = 262'144;  ///< inflated on the worker; more goes to the loader
+  std::uint64_t reload_wait_us = 1'000'000;  ///< a read waits this long for an index to load
+  std::uint64_t inline_inflate_bytes =
+      262'144;  ///< inflated on the worker; more goes to the loader
   LoaderConfig loader;
 };
 
@@ -100,7 +101,7 @@ class Worker {
   void run() noexcept;
   void sleep() noexcept;
   int sleep_timeout_ms() const noexcept;
-  void take_messages() noexcept;
+  std::uint32_t take_messages() noexcept;
   void take_command(const WorkerCommand& command) noexcept;
   void take_news(VolumeNews news) noexcept;
   void add_ring(ServerRing* ring) noexcept;

@@ -60,6 +60,11 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
           : std::min<std::uint64_t>(submission.timeout_us, options_.max_timeout_us);
   op.deadline = now + rate_.from_us(timeout_us);
 
+  // Its client may not have seen yet that the ring drains: an answer at once, and nothing begun.
+  if (draining_) {
+    end(index, KELP_UNAVAILABLE);
+    return;
+  }
   const bool sound = submission.reserved == 0 && submission.extra == 0 &&
                      (submission.flags & ~kKnownSubmissionFlags) == 0;
   if (sound && submission.op == OpCode::kNop) {
@@ -67,8 +72,8 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
     end(index, KELP_OK);
     return;
   }
-  const auto buffer = ring.client().segment->resolve(submission.buffer_offset_bytes,
-                                                     submission.length_bytes);
+  const auto buffer =
+      ring.client().segment->resolve(submission.buffer_offset_bytes, submission.length_bytes);
   const bool known = submission.op == OpCode::kRead || submission.op == OpCode::kStat;
   if (!sound || !known || !buffer || buffer->empty()) {
     end(index, KELP_INVALID);
@@ -95,9 +100,15 @@ void Worker::answer(Op& op, kelp_status status, const ReadOutcome& outcome) noex
   counters_.completions[completion.status % counters_.completions.size()].add();
   const std::uint64_t took_ns = rate_.to_ns(ticks_now() - op.taken);
   switch (op.submission.op) {
-    case OpCode::kRead: latencies_.read.record(took_ns); break;
-    case OpCode::kStat: latencies_.stat.record(took_ns); break;
-    case OpCode::kNop: latencies_.nop.record(took_ns); break;
+    case OpCode::kRead:
+      latencies_.read.record(took_ns);
+      break;
+    case OpCode::kStat:
+      latencies_.stat.record(took_ns);
+      break;
+    case OpCode::kNop:
+      latencies_.nop.record(took_ns);
+      break;
   }
   op.ring->complete(completion);
 }

@@ -2,6 +2,7 @@
 // changes meanwhile.
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "dataplane/worker/worker.h"
@@ -10,8 +11,10 @@ namespace kelp {
 namespace {
 
 constexpr std::uint8_t kMostRestarts = 4;
-/// Reads of 256 KiB slices that one turn makes for requests already under way.
+/// Reads of 256 KiB slices that one turn makes for one request, and for how many of those that are
+/// already under way: large reads share a turn that small ones wait for.
 constexpr std::uint32_t kSlicesPerTurn = 4;
+constexpr std::uint32_t kReadsContinuedPerTurn = 4;
 
 /// One read without waiting: bytes, 0 at the end of the file, or -errno.
 std::int64_t read_now(const Volume& volume, const Io& io) noexcept {
@@ -24,7 +27,9 @@ std::int64_t read_now(const Volume& volume, const Io& io) noexcept {
   }
 }
 
-bool would_wait(std::int64_t result) noexcept { return result == -EAGAIN || result == -EOPNOTSUPP; }
+bool would_wait(std::int64_t result) noexcept {
+  return result == -EAGAIN || result == -EOPNOTSUPP;
+}
 
 bool reads_inline(const Volume& volume) noexcept {
   return volume.always_in_memory() || volume.reads_without_waiting();
@@ -37,13 +42,18 @@ std::uint32_t Worker::route_waiting() noexcept {
   // A new batch: every submission it holds has been copied out, so an index found current from
   // here on shows all that was acknowledged before they were submitted.
   ++batch_;
-  const std::uint32_t count = routing_.size();
+  // Bounded: thousands may have waited for one volume.
+  const std::uint32_t count = std::min(routing_.size(), kBatch);
   for (std::uint32_t i = 0; i < count; ++i) route(routing_.pop_front());
   return count;
 }
 
 void Worker::route(OpIndex index) noexcept {
   Op& op = ops_[index];
+  if (op.ring->severed()) {  // nobody waits for it any more
+    end(index, KELP_DEADLINE);
+    return;
+  }
   const auto found = volumes_.find(op.submission.volume);
   if (found == volumes_.end()) {
     loader_->look_around();
@@ -76,9 +86,14 @@ bool Worker::ensure_fresh(VolumeSlot& slot) noexcept {
   slot.volume->counters().refreshes.fetch_add(1, std::memory_order_relaxed);
   switch (slot.volume->refresh()) {
     case Volume::Freshness::kCurrent:
-    case Volume::Freshness::kUndecided: slot.fresh_batch = batch_; return true;
-    case Volume::Freshness::kBehind: return false;
-    case Volume::Freshness::kReplaced: reload(slot, slot.volume->id()); return false;
+    case Volume::Freshness::kUndecided:
+      slot.fresh_batch = batch_;
+      return true;
+    case Volume::Freshness::kBehind:
+      return false;
+    case Volume::Freshness::kReplaced:
+      reload(slot, slot.volume->id());
+      return false;
   }
   return false;
 }
@@ -94,6 +109,10 @@ void Worker::wait_for_volume(OpIndex index) noexcept {
   const auto found = volumes_.find(op.submission.volume);
   if (found != volumes_.end() && found->second->state == SlotState::kServing) {
     // Only behind: the next turn replays more.
+    if (ticks_now() >= op.deadline) {
+      end(index, KELP_DEADLINE);
+      return;
+    }
     op.state = OpState::kRouting;
     routing_.push_back(index);
     return;
@@ -122,7 +141,9 @@ void Worker::start_read(OpIndex index, Volume& volume, const NeedleLocation& loc
   request.offset_bytes = request.stat ? 0 : op.submission.offset_bytes;
   request.destination = op.buffer;
   request.wrap_bytes = volume.wrap_bytes();
-  op.read.start(request, volume.meta_guess_bytes());
+  // A copy: the storage thread may drive this read, and the volume's own is the worker's.
+  op.meta_guess_bytes = volume.meta_guess_bytes();
+  op.read.start(request, op.meta_guess_bytes);
   advance(index);
 }
 
@@ -134,7 +155,8 @@ void Worker::advance(OpIndex index) noexcept {
       reading_.push_back(index);
       return;
     }
-    const std::int64_t result = reads_inline(*op.volume) ? read_now(*op.volume, op.read.io()) : -EAGAIN;
+    const std::int64_t result =
+        reads_inline(*op.volume) ? read_now(*op.volume, op.read.io()) : -EAGAIN;
     if (would_wait(result)) {
       counters_.storage_waits.add();
       op.state = OpState::kStorageWait;
@@ -153,12 +175,12 @@ void Worker::advance(OpIndex index) noexcept {
 }
 
 std::uint32_t Worker::continue_reads() noexcept {
-  const std::uint32_t count = reading_.size();
+  const std::uint32_t count = std::min(reading_.size(), kReadsContinuedPerTurn);
   const Ticks now = count == 0 ? 0 : ticks_now();
   for (std::uint32_t i = 0; i < count; ++i) {
     const OpIndex index = reading_.pop_front();
     // Between two slices nothing writes into the buffer, so the deadline is final.
-    if (now >= ops_[index].deadline) {
+    if (now >= ops_[index].deadline || ops_[index].ring->severed()) {
       end(index, KELP_DEADLINE);
     } else {
       advance(index);
@@ -205,7 +227,8 @@ void Worker::read_privately(OpIndex index) noexcept {
 
 bool Worker::try_private_inline(Op& op, ReadOutcome& outcome) noexcept {
   const ReadRequest& request = op.read.request();
-  if (PrivateRead::memory_bytes(request.record) > kInlinePrivateBytes || !reads_inline(*op.volume)) {
+  if (PrivateRead::memory_bytes(request.record) > kInlinePrivateBytes ||
+      !reads_inline(*op.volume)) {
     return false;
   }
   private_read_->start(request, std::span(private_memory_.get(), kInlinePrivateBytes), inflater_,
@@ -275,6 +298,7 @@ void Worker::restart(OpIndex index) noexcept {
 
 void Worker::unpin(Op& op) noexcept {
   if (op.volume == nullptr) return;
+  op.volume->meta_guess_bytes() = op.meta_guess_bytes;
   --op.volume->pins;
   op.volume = nullptr;
 }
