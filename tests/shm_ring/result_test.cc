@@ -11,4 +11,6 @@ TEST_CASE("a system error carries errno and its words") {
   CHECK(error.value().what == "cannot open /nowhere: No such file or directory");
 }
 
-TEST_CASE("a plain error has no errno") { CHECK(kelp::plain_error("no").value().os_error == 0); }
+TEST_CASE("a plain error has no errno") {
+  CHECK(kelp::plain_error("no").value().os_error == 0);
+}
