@@ -56,26 +56,32 @@ kelp_status BufferPool::begin_write(std::uint64_t offset, std::uint32_t length) 
   const std::uint64_t end =
       (std::uint64_t{first} + allocation.units.load(std::memory_order_relaxed)) * kUnit;
   if (length > end - offset) return KELP_BAD_BUFFER;
-  const std::uint32_t before = allocation.writes.fetch_add(1, std::memory_order_acq_rel);
-  if ((before & kFreed) != 0) {
+  // Never counts on a freed allocation, not even for a moment: it may have been given back already.
+  std::uint32_t before = allocation.writes.load(std::memory_order_relaxed);
+  do {
+    if ((before & kFreed) != 0) return KELP_BAD_BUFFER;
+  } while (!allocation.writes.compare_exchange_weak(before, before + 1, std::memory_order_acq_rel,
+                                                    std::memory_order_relaxed));
+  if (held_count_.load(std::memory_order_relaxed) != 0 && overlaps_held(offset, length))
+      [[unlikely]] {
     end_write(offset);
-    return KELP_BAD_BUFFER;
-  }
-  if (held_count_.load(std::memory_order_relaxed) != 0) [[unlikely]] {
-    const std::lock_guard lock(mutex_);
-    const bool busy = std::any_of(held_.begin(), held_.end(), [&](const Held& held) {
-      return offset < held.end && held.offset < offset + length;
-    });
-    if (busy) {
-      allocation.writes.fetch_sub(1, std::memory_order_acq_rel);
-      return KELP_BUFFER_BUSY;
-    }
+    return KELP_BUFFER_BUSY;
   }
   return KELP_OK;
 }
 
+bool BufferPool::overlaps_held(std::uint64_t offset, std::uint32_t length) const noexcept {
+  const std::lock_guard lock(mutex_);
+  return std::any_of(held_.begin(), held_.end(), [&](const Held& held) {
+    return offset < held.end && held.offset < offset + length;
+  });
+}
+
 void BufferPool::end_write(std::uint64_t offset) noexcept {
   const std::uint32_t first = owner_[offset / kUnit].load(std::memory_order_relaxed);
+  // Only where a caller freed the buffer on one thread while it submitted it on another.
+  if (first == kNone) [[unlikely]]
+    return;
   const std::uint32_t before = allocations_[first].writes.fetch_sub(1, std::memory_order_acq_rel);
   if (before == (kFreed | 1U)) [[unlikely]] {
     recycle(first);

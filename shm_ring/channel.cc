@@ -16,6 +16,9 @@ constexpr std::uint64_t kGraceUs = 20'000;
 /// Turns of the polling loop between two looks at the clock.
 constexpr std::uint32_t kPollsPerClock = 64;
 
+/// Calls of reap() that find completions between two looks at the clock.
+constexpr std::uint32_t kReapsPerClock = 64;
+
 /// Longest sleep before the clock and the daemon are looked at again.
 constexpr std::uint64_t kLongestSleepUs = 1'000'000;
 
@@ -62,6 +65,7 @@ kelp_status Channel::submit(const kelp_request* requests, std::uint32_t count,
 kelp_status Channel::submit_one(const kelp_request& request, Ticks now) noexcept {
   Attachment& attachment = connection_.attachment();
   std::uint64_t buffer_offset = 0;
+  if (request.reserved != 0) return refuse(KELP_USAGE, "kelp_request.reserved is not 0");
   if (request.op != KELP_OP_NOP) {
     if (request.op > KELP_OP_NOP) return refuse(KELP_USAGE, "no such op");
     if (request.length == 0) return refuse(KELP_USAGE, "length is 0; it is the buffer's capacity");
@@ -116,7 +120,9 @@ kelp_status Channel::reap(kelp_completion* out, std::uint32_t max, std::uint64_t
   if (connection_.forked()) {
     return refuse(KELP_FORKED, "this connection belongs to the parent process");
   }
-  *reaped = poll_rings(out, max);
+  // A busy channel also ends what is overdue: one worker may stand still while others answer.
+  if (++reaps_ % kReapsPerClock == 0) *reaped = reap_overdue(ticks_now(), out, max);
+  *reaped += poll_rings(out + *reaped, max - *reaped);
   if (*reaped > 0) return KELP_OK;
 
   const Ticks start = ticks_now();

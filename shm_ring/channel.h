@@ -45,6 +45,7 @@ class Channel {
   const TickRate& rate_;
   std::vector<ClientRing*> rings_;  // by worker
   std::uint32_t next_ring_ = 0;     // where the next poll starts, so no worker starves
+  std::uint32_t reaps_ = 0;
   const char* refusal_ = "";
   Ticks heartbeat_checked_ = 0;
   std::uint64_t heartbeat_seen_ = 0;

@@ -93,7 +93,8 @@ bool ClientRing::accept(const Completion& completion, kelp_completion& out) noex
   if (place.state == PlaceState::kFree || place.generation != generation) return false;
 
   if ((completion.flags & kFlagReleased) != 0) {
-    free_place(index);
+    // Only what was held can be released; anyone else is still owed an answer.
+    if (place.state == PlaceState::kHeld) free_place(index);
     return false;
   }
   const bool owed = place.state == PlaceState::kInFlight;
@@ -161,6 +162,11 @@ void ClientRing::orphan_requests() noexcept {
   }
   unanswered_ = 0;
   earliest_deadline_ = UINT64_MAX;
+}
+
+void ClientRing::swallow_completions() noexcept {
+  kelp_completion nobodys;
+  reap(&nobodys, 1);  // none is owed to anyone, so this takes all there are
 }
 
 std::uint64_t ClientRing::heartbeat() const noexcept {

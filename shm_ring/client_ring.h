@@ -48,6 +48,9 @@ class ClientRing {
   /// The channel's owner leaves: answers to come are swallowed.
   void orphan_requests() noexcept;
 
+  /// Without an owner: takes what has come since, which gives back the buffers of orphans.
+  void swallow_completions() noexcept;
+
   bool ready() const noexcept { return completions_.ready(); }
   std::uint32_t capacity() const noexcept { return submissions_.capacity(); }
   std::uint64_t heartbeat() const noexcept;

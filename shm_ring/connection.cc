@@ -39,8 +39,9 @@ bool is_ring_size(std::uint32_t entries) {
 ClientResult<SegmentLayout> check_reply(const AttachReply& reply, std::size_t fds) {
   if (reply.magic != kAttachMagic) return fail(KELP_VERSION, "what answers there is not kelpd");
   if (reply.status != KELP_OK) {
+    const bool known = reply.status <= KELP_USAGE;
     return fail(
-        static_cast<kelp_status>(reply.status),
+        known ? static_cast<kelp_status>(reply.status) : KELP_REFUSED,
         std::string(reply.message.data(), ::strnlen(reply.message.data(), reply.message.size())));
   }
   if (reply.abi_major != kAbiMajor) {
@@ -54,7 +55,7 @@ ClientResult<SegmentLayout> check_reply(const AttachReply& reply, std::size_t fd
       reply.channels <= kMaxRingsPerClient && layout.rings <= kMaxRingsPerClient &&
       is_ring_size(layout.submission_entries) && is_ring_size(layout.completion_entries) &&
       layout.completion_entries >= 2 * layout.submission_entries && fds == 2 + 2 * layout.rings &&
-      reply.data_bytes > 0 && reply.data_page_bytes >= kPageBytes;
+      reply.data_bytes > 0 && reply.data_page_bytes >= kPageBytes && reply.max_timeout_us > 0;
   if (!sane) return fail(KELP_VERSION, "kelpd's attach reply makes no sense");
   return layout;
 }
@@ -160,16 +161,33 @@ ClientResult<Channel*> Connection::open_channel() {
 }
 
 void Connection::close_channel(Channel* channel) {
-  const std::lock_guard lock(mutex_);
+  // A thread of the parent may have held the lock at the moment of the fork; here it never wakes.
+  std::unique_lock lock(mutex_, std::defer_lock);
+  if (!forked()) lock.lock();
   for (auto& each : channels_) {
     if (each.get() == channel) each.reset();
+  }
+}
+
+void Connection::reap_closed_channels() {
+  const std::lock_guard lock(mutex_);
+  const std::uint32_t workers = attachment_->reply.workers;
+  for (std::uint32_t channel = 0; channel < channels_.size(); ++channel) {
+    if (channels_[channel] != nullptr) continue;
+    for (std::uint32_t worker = 0; worker < workers; ++worker) {
+      attachment_->rings[channel * workers + worker]->swallow_completions();
+    }
   }
 }
 
 ClientResult<void*> Connection::alloc_buffer(std::uint64_t bytes) {
   if (forked()) return fail(KELP_FORKED, "this connection belongs to the parent process");
   if (bytes == 0) return fail(KELP_USAGE, "a buffer of 0 bytes");
-  const auto offset = attachment_->buffers->alloc(bytes);
+  auto offset = attachment_->buffers->alloc(bytes);
+  if (!offset) {
+    reap_closed_channels();
+    offset = attachment_->buffers->alloc(bytes);
+  }
   if (!offset) {
     return fail(KELP_NO_MEMORY, "no gap of " + std::to_string(bytes) +
                                     " bytes in a data area with " +

@@ -79,6 +79,7 @@ class Connection : public ForkObserver {
  private:
   explicit Connection(ConnectOptions options) : options_(std::move(options)) {}
   ClientResult<std::unique_ptr<Attachment>> attach() const;
+  void reap_closed_channels();
 
   ConnectOptions options_;
   ForkSentinel sentinel_;

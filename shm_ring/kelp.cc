@@ -195,15 +195,15 @@ kelp_status kelp_read(kelp_channel* channel, const char* fid, uint64_t offset, v
 
 namespace {
 
-/// Answers what the daemon can no longer answer.
-void complete_lost(const kelp_request* requests, uint32_t count, kelp_completion* out,
-                   const bool* answered, kelp_status status) {
+/// Answers what the daemon can no longer answer; the first `submitted` are in its hands.
+void complete_lost(const kelp_request* requests, uint32_t count, uint32_t submitted,
+                   kelp_completion* out, const bool* answered, kelp_status status) {
   for (uint32_t i = 0; i < count; ++i) {
     if (answered[i]) continue;
     out[i] = {};
     out[i].tag = requests[i].tag;
     out[i].status = static_cast<std::uint8_t>(status);
-    out[i].flags = KELP_FLAG_BUFFER_HELD;
+    if (i < submitted) out[i].flags = KELP_FLAG_BUFFER_HELD;
   }
 }
 
@@ -214,6 +214,12 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
   if (channel == nullptr) return usage("channel is NULL");
   if (count != 0 && (requests == nullptr || out == nullptr))
     return usage("requests or out is NULL");
+  // Said first: what was in flight then will not be answered, and reaping is no way out.
+  kelp::Connection& connection = unwrap(channel)->connection();
+  if (connection.forked()) {
+    return failed_constant(KELP_FORKED, "this connection belongs to the parent process");
+  }
+  if (connection.disconnected()) return failed_constant(KELP_DISCONNECTED, "kelpd is gone");
   if (unwrap(channel)->unanswered() != 0) {
     return usage("requests are in flight on this channel; reap them first");
   }
@@ -243,7 +249,7 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
       if (done == count) break;
       if (status == KELP_RING_FULL && submitted == done) {
         // Nothing of ours is in flight: withheld buffers of timed-out reads fill the ring.
-        complete_lost(requests, count, out, answered.get(), KELP_RING_FULL);
+        complete_lost(requests, count, submitted, out, answered.get(), KELP_RING_FULL);
         return status;
       }
       kelp_completion batch[32];
@@ -260,7 +266,7 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
           reap_status != KELP_OK || (status == KELP_DISCONNECTED && submitted == done);
       if (gone && done < count) {
         const kelp_status why = reap_status != KELP_OK ? reap_status : status;
-        complete_lost(requests, count, out, answered.get(), why);
+        complete_lost(requests, count, submitted, out, answered.get(), why);
         return why;
       }
     }

@@ -20,7 +20,8 @@ class Mapping {
   }
   ~Mapping();
 
-  /// Maps `bytes` of `fd`, read-write and shared, out of reach of children of fork().
+  /// Maps `bytes` of `fd`, read-write and shared, out of reach of children of fork(). An error if
+  /// the file is shorter.
   static Result<Mapping> map_shared(int fd, std::size_t bytes, const std::string& what);
 
   /// Gives up the range without unmapping it: in a child of fork() it is not ours.

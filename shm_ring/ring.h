@@ -29,9 +29,15 @@ template <class Entry>
 class RingProducer {
  public:
   RingProducer() = default;
-  /// `capacity` is a power of two; `consumer_head` is the line the consumer publishes to.
-  RingProducer(std::uint64_t* slots, std::uint32_t capacity, const std::uint32_t* consumer_head)
-      : slots_(slots), mask_(capacity - 1), consumer_head_(consumer_head) {
+  /// `capacity` is a power of two; `consumer_head` is the line the consumer publishes to. Both ends
+  /// start at index `first`: 0 but in tests, which have no time to reach 2^32.
+  RingProducer(std::uint64_t* slots, std::uint32_t capacity, const std::uint32_t* consumer_head,
+               std::uint32_t first = 0)
+      : slots_(slots),
+        mask_(capacity - 1),
+        tail_(first),
+        head_seen_(first),
+        consumer_head_(consumer_head) {
     assert(std::has_single_bit(capacity));
   }
 
@@ -78,8 +84,9 @@ template <class Entry>
 class RingConsumer {
  public:
   RingConsumer() = default;
-  RingConsumer(const std::uint64_t* slots, std::uint32_t capacity, std::uint32_t* head_line)
-      : slots_(slots), mask_(capacity - 1), head_line_(head_line) {
+  RingConsumer(const std::uint64_t* slots, std::uint32_t capacity, std::uint32_t* head_line,
+               std::uint32_t first = 0)
+      : slots_(slots), mask_(capacity - 1), head_(first), published_(first), head_line_(head_line) {
     assert(std::has_single_bit(capacity));
   }
 

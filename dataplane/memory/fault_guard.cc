@@ -21,26 +21,31 @@ constexpr std::uint32_t kSlots = 8192;
 std::array<Slot, kSlots> slots;
 std::mutex slots_mutex;
 
-/// Async-signal-safe: atomics, mmap() and sigaction() only.
+/// Async-signal-safe: atomics, mmap(), sigaction() and raise() only.
 void on_bus_error(int, siginfo_t* info, void*) {
-  const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
+  // Of a signal that was sent si_addr means nothing.
+  const auto address = info->si_code > 0 ? reinterpret_cast<std::uintptr_t>(info->si_addr) : 0;
   for (Slot& slot : slots) {
     const std::uintptr_t base = slot.base.load(std::memory_order_acquire);
-    if (base == 0 || address < base || address >= slot.end.load(std::memory_order_relaxed))
+    if (base == 0 || address < base || address >= slot.end.load(std::memory_order_acquire))
       continue;
-    const std::size_t page = slot.page_bytes.load(std::memory_order_relaxed);
+    const std::size_t page = slot.page_bytes.load(std::memory_order_acquire);
+    std::atomic<bool>* const condemned = slot.condemned.load(std::memory_order_acquire);
+    // The slot may have gone to another region between these loads; ours stays as long as we run.
+    if (slot.base.load(std::memory_order_relaxed) != base) continue;
     void* start = reinterpret_cast<void*>(address / page * page);
     if (::mmap(start, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
                0) == MAP_FAILED) {
       break;
     }
-    slot.condemned.load(std::memory_order_relaxed)->store(true, std::memory_order_release);
+    condemned->store(true, std::memory_order_release);
     return;
   }
   // Not a client's memory: die of it as any program would, at the same instruction.
   struct sigaction by_default {};
   by_default.sa_handler = SIG_DFL;
   ::sigaction(SIGBUS, &by_default, nullptr);
+  if (info->si_code <= 0) ::raise(SIGBUS);  // sent by kill(): nothing would fault again
 }
 
 void install_handler() {
@@ -61,9 +66,10 @@ FaultGuard::FaultGuard(std::byte* base, std::size_t bytes, std::size_t page_byte
     Slot& slot = slots[i];
     if (slot.base.load(std::memory_order_relaxed) != 0) continue;
     const auto start = reinterpret_cast<std::uintptr_t>(base);
-    slot.end.store(start + bytes, std::memory_order_relaxed);
-    slot.page_bytes.store(page_bytes, std::memory_order_relaxed);
-    slot.condemned.store(condemned, std::memory_order_relaxed);
+    // Release, too: who sees one of these sees that the last owner is gone.
+    slot.end.store(start + bytes, std::memory_order_release);
+    slot.page_bytes.store(page_bytes, std::memory_order_release);
+    slot.condemned.store(condemned, std::memory_order_release);
     // Release pairs with the handler's acquire: who sees the base sees the rest.
     slot.base.store(start, std::memory_order_release);
     slot_ = i;

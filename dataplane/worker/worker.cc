@@ -127,14 +127,21 @@ void Worker::sleep() noexcept {
 
 int Worker::sleep_timeout_ms() const noexcept {
   const bool timers = !volume_waits_.empty() || !storage_waits_.empty() ||
-                      !private_waits_.empty() || !retired_.empty() || draining_;
+                      !private_waits_.empty() || !retired_.empty() || !leaving_.empty() ||
+                      (draining_ && !drained_reported_);
   if (timers) return 1;
   return rings_.empty() ? kIdleSleepMs : static_cast<int>(kHeartbeatPeriodMs);
 }
 
-void Worker::take_messages() noexcept {
-  while (const std::optional<WorkerCommand> command = commands_.try_pop()) take_command(*command);
-  while (std::optional<VolumeNews> news = loader_->take_news()) take_news(std::move(*news));
+std::uint32_t Worker::take_messages() noexcept {
+  std::uint32_t taken = 0;
+  for (; const std::optional<WorkerCommand> command = commands_.try_pop(); ++taken) {
+    take_command(*command);
+  }
+  for (; std::optional<VolumeNews> news = loader_->take_news(); ++taken) {
+    take_news(std::move(*news));
+  }
+  return taken;
 }
 
 void Worker::take_command(const WorkerCommand& command) noexcept {
@@ -150,8 +157,6 @@ void Worker::take_command(const WorkerCommand& command) noexcept {
       for (ServerRing* ring : rings_) {
         if (!ring->severed()) ring->set_state(RingState::kDraining);
       }
-      last_timers_ = 0;
-      do_periodic_work();
       return;
   }
 }
@@ -235,6 +240,7 @@ void Worker::do_periodic_work() noexcept {
   if (now - last_timers_ < rate_.from_us(kTimerPeriodUs)) return;
   last_timers_ = now;
   end_overdue(volume_waits_, now);
+  end_overdue(reading_, now);
   end_overdue(storage_waits_, now);
   end_overdue(private_waits_, now);
   finish_removals();
@@ -257,9 +263,13 @@ void Worker::end_overdue(OpList& list, Ticks now) noexcept {
     each = list.after(each);
     Op& op = ops_[index];
     if (op.state == OpState::kVolumeWait) {
-      if (now < op.volume_deadline) continue;
+      if (now < op.volume_deadline && !op.ring->severed()) continue;
       list.remove(index);
       end(index, now < op.deadline ? KELP_UNAVAILABLE : KELP_DEADLINE);
+    } else if (op.state == OpState::kReading) {
+      if (now < op.deadline) continue;
+      list.remove(index);
+      end(index, KELP_DEADLINE);  // between two slices: nothing writes into the buffer
     } else if (!op.answered && now >= op.deadline) {
       answer_held(op);
     }
@@ -267,15 +277,18 @@ void Worker::end_overdue(OpList& list, Ticks now) noexcept {
 }
 
 bool Worker::poll_once() noexcept {
-  take_messages();
-  std::uint32_t work = drain_submissions();
+  // Messages count as work: a worker about to sleep looks again at a ring it has just been given,
+  // since that ring's flag was not up when the others' were.
+  std::uint32_t work = take_messages();
+  work += drain_submissions();
   work += take_finished_reads();
   work += route_waiting();
   work += continue_reads();
-  publish();
-  counters_.polls.add();
+  // Before publish(): what it completes must not wait for a turn that comes after a sleep.
   if (++turns_ % kTurnsPerClock == 0) [[unlikely]]
     do_periodic_work();
+  publish();
+  counters_.polls.add();
   if (work == 0) {
     counters_.idle_polls.add();
     return false;

@@ -101,7 +101,7 @@ class Worker {
   void run() noexcept;
   void sleep() noexcept;
   int sleep_timeout_ms() const noexcept;
-  void take_messages() noexcept;
+  std::uint32_t take_messages() noexcept;
   void take_command(const WorkerCommand& command) noexcept;
   void take_news(VolumeNews news) noexcept;
   void add_ring(ServerRing* ring) noexcept;

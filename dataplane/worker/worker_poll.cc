@@ -60,6 +60,11 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
           : std::min<std::uint64_t>(submission.timeout_us, options_.max_timeout_us);
   op.deadline = now + rate_.from_us(timeout_us);
 
+  // Its client may not have seen yet that the ring drains: an answer at once, and nothing begun.
+  if (draining_) {
+    end(index, KELP_UNAVAILABLE);
+    return;
+  }
   const bool sound = submission.reserved == 0 && submission.extra == 0 &&
                      (submission.flags & ~kKnownSubmissionFlags) == 0;
   if (sound && submission.op == OpCode::kNop) {

@@ -2,6 +2,7 @@
 // changes meanwhile.
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "dataplane/worker/worker.h"
@@ -10,8 +11,10 @@ namespace kelp {
 namespace {
 
 constexpr std::uint8_t kMostRestarts = 4;
-/// Reads of 256 KiB slices that one turn makes for requests already under way.
+/// Reads of 256 KiB slices that one turn makes for one request, and for how many of those that are
+/// already under way: large reads share a turn that small ones wait for.
 constexpr std::uint32_t kSlicesPerTurn = 4;
+constexpr std::uint32_t kReadsContinuedPerTurn = 4;
 
 /// One read without waiting: bytes, 0 at the end of the file, or -errno.
 std::int64_t read_now(const Volume& volume, const Io& io) noexcept {
@@ -39,13 +42,18 @@ std::uint32_t Worker::route_waiting() noexcept {
   // A new batch: every submission it holds has been copied out, so an index found current from
   // here on shows all that was acknowledged before they were submitted.
   ++batch_;
-  const std::uint32_t count = routing_.size();
+  // Bounded: thousands may have waited for one volume.
+  const std::uint32_t count = std::min(routing_.size(), kBatch);
   for (std::uint32_t i = 0; i < count; ++i) route(routing_.pop_front());
   return count;
 }
 
 void Worker::route(OpIndex index) noexcept {
   Op& op = ops_[index];
+  if (op.ring->severed()) {  // nobody waits for it any more
+    end(index, KELP_DEADLINE);
+    return;
+  }
   const auto found = volumes_.find(op.submission.volume);
   if (found == volumes_.end()) {
     loader_->look_around();
@@ -101,6 +109,10 @@ void Worker::wait_for_volume(OpIndex index) noexcept {
   const auto found = volumes_.find(op.submission.volume);
   if (found != volumes_.end() && found->second->state == SlotState::kServing) {
     // Only behind: the next turn replays more.
+    if (ticks_now() >= op.deadline) {
+      end(index, KELP_DEADLINE);
+      return;
+    }
     op.state = OpState::kRouting;
     routing_.push_back(index);
     return;
@@ -129,7 +141,9 @@ void Worker::start_read(OpIndex index, Volume& volume, const NeedleLocation& loc
   request.offset_bytes = request.stat ? 0 : op.submission.offset_bytes;
   request.destination = op.buffer;
   request.wrap_bytes = volume.wrap_bytes();
-  op.read.start(request, volume.meta_guess_bytes());
+  // A copy: the storage thread may drive this read, and the volume's own is the worker's.
+  op.meta_guess_bytes = volume.meta_guess_bytes();
+  op.read.start(request, op.meta_guess_bytes);
   advance(index);
 }
 
@@ -161,12 +175,12 @@ void Worker::advance(OpIndex index) noexcept {
 }
 
 std::uint32_t Worker::continue_reads() noexcept {
-  const std::uint32_t count = reading_.size();
+  const std::uint32_t count = std::min(reading_.size(), kReadsContinuedPerTurn);
   const Ticks now = count == 0 ? 0 : ticks_now();
   for (std::uint32_t i = 0; i < count; ++i) {
     const OpIndex index = reading_.pop_front();
     // Between two slices nothing writes into the buffer, so the deadline is final.
-    if (now >= ops_[index].deadline) {
+    if (now >= ops_[index].deadline || ops_[index].ring->severed()) {
       end(index, KELP_DEADLINE);
     } else {
       advance(index);
@@ -284,6 +298,7 @@ void Worker::restart(OpIndex index) noexcept {
 
 void Worker::unpin(Op& op) noexcept {
   if (op.volume == nullptr) return;
+  op.volume->meta_guess_bytes() = op.meta_guess_bytes;
   --op.volume->pins;
   op.volume = nullptr;
 }
