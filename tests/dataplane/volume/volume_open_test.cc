@@ -7,10 +7,10 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <functional>
+#include <stop_token>
 #include <thread>
 
 #include "support/volume_opening.h"
@@ -258,20 +258,22 @@ TEST_CASE("opened beside vacuum after vacuum, no new .dat is served with an old 
   VolumeWriter writer(dir.path(), {});
   // Needle 1 moves with every vacuum that follows an overwrite of what lies before it.
   for (std::uint64_t id = 1; id <= 50; ++id) writer.put(id, "text of some length");
-  std::atomic<bool> stop{false};
-  std::thread server([&] {
-    for (std::uint64_t round = 0; !stop.load(std::memory_order_relaxed); ++round) {
+  std::jthread server([&](const std::stop_token& stop) {
+    for (std::uint64_t round = 0; !stop.stop_requested(); ++round) {
       writer.put(1 + round % 50, std::string(1 + round % 40, 'x'));
       writer.vacuum();
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   });
   int served = 0;
   int refused = 0;
-  for (int i = 0; i < 2000; ++i) {
+  // Markers are there most of the time, and a refusal takes microseconds.
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (served < 50 && std::chrono::steady_clock::now() < deadline) {
     Opened opened = try_open(writer.paths());
     if (opened.volume == nullptr) {
       ++refused;
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
       CHECK(opened.failure.refusal == OpenRefusal::kNotNow);
       continue;
     }
@@ -285,8 +287,6 @@ TEST_CASE("opened beside vacuum after vacuum, no new .dat is served with an old 
     }
     ++served;
   }
-  stop.store(true);
-  server.join();
   MESSAGE("served " << served << ", refused for now " << refused);
   CHECK(served > 0);
 }
