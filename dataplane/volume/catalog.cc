@@ -64,13 +64,14 @@ void Catalog::scan_directory(const VolumeDirectory& directory, std::map<VolumeId
   const auto checked = check_file_system(directory.path);
   if (!checked) {
     troubles.push_back({directory.path, checked.error().what});
+    if (checked.error().os_error != ENOENT) keep_known(directory, found);
     return;
   }
   const OpenDirectory dir(::opendir(directory.path.c_str()));
   if (dir == nullptr) {
     troubles.push_back(
         {directory.path, "cannot list " + directory.path + ": " + std::strerror(errno)});
-    return;
+    return keep_known(directory, found);
   }
   std::map<VolumeId, Found> here;
   errno = 0;  // the end of the directory leaves it alone, an error does not
@@ -93,6 +94,7 @@ void Catalog::scan_directory(const VolumeDirectory& directory, std::map<VolumeId
   if (errno != 0) {
     troubles.push_back(
         {directory.path, "cannot list all of " + directory.path + ": " + std::strerror(errno)});
+    keep_known(directory, found);
   }
   for (auto& [id, volume] : here) {
     const auto earlier = found.find(id);
@@ -100,6 +102,12 @@ void Catalog::scan_directory(const VolumeDirectory& directory, std::map<VolumeId
     if (earlier != found.end() && (earlier->second.has_dat || !volume.has_dat)) continue;
     locate_files(directory, id, volume);
     found.insert_or_assign(id, std::move(volume));
+  }
+}
+
+void Catalog::keep_known(const VolumeDirectory& directory, std::map<VolumeId, Found>& found) const {
+  for (const auto& [id, entry] : entries_) {
+    if (entry.found.directory == &directory) found.emplace(id, entry.found);
   }
 }
 

@@ -102,6 +102,9 @@ class Catalog {
 
   void scan_directory(const VolumeDirectory& directory, std::map<VolumeId, Found>& found,
                       std::vector<DirectoryTrouble>& troubles) const;
+  /// What a directory that cannot be listed held last time: out of sight is not gone, and a stale
+  /// twin in a later directory must not take over. The open files tell whether they still serve.
+  void keep_known(const VolumeDirectory& directory, std::map<VolumeId, Found>& found) const;
   static void locate_files(const VolumeDirectory& directory, VolumeId id, Found& found);
   Change start_entry(VolumeId id, Found found);
 

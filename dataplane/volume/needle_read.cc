@@ -73,6 +73,9 @@ void NeedleRead::io_done(std::int64_t result) noexcept {
     case Stage::kData:
       slice_arrived();
       return;
+    case Stage::kRecheck:
+      recheck_arrived();
+      return;
   }
 }
 
@@ -192,7 +195,23 @@ void NeedleRead::slice_arrived() noexcept {
   if (covers_all) {
     finish_whole(crc_);
   } else {
+    start_recheck();
+  }
+}
+
+void NeedleRead::start_recheck() noexcept {
+  // No checksum covers a range. A server that truncates after a failed fsync uses the space again,
+  // header first: if ours still stands, so did the data behind it.
+  begin_io(Stage::kRecheck, 0);
+  io_.add(suffix_room().first(prefix().size()));
+}
+
+void NeedleRead::recheck_arrived() noexcept {
+  const bool stands = std::ranges::equal(prefix(), suffix_room().first(prefix().size()));
+  if (stands) {
     next_ = Next::kDone;
+  } else {
+    finish(KELP_CORRUPT);
   }
 }
 

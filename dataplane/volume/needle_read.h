@@ -48,7 +48,7 @@ class NeedleRead {
   static constexpr std::size_t kMaxPrefix = kNeedleHeaderBytes + kDataLengthBytes;
   static constexpr std::uint64_t kSliceBytes = 256 * 1024;
 
-  enum class Stage : std::uint8_t { kWhole, kPrefix, kSuffix, kData };
+  enum class Stage : std::uint8_t { kWhole, kPrefix, kSuffix, kData, kRecheck };
 
   void finish(kelp_status status) noexcept;
   void need_private_read() noexcept { next_ = Next::kNeedsPrivateRead; }
@@ -57,10 +57,12 @@ class NeedleRead {
   void start_prefix() noexcept;
   void start_suffix() noexcept;
   void start_slice() noexcept;
+  void start_recheck() noexcept;
   void whole_arrived() noexcept;
   void prefix_arrived() noexcept;
   void suffix_arrived() noexcept;
   void slice_arrived() noexcept;
+  void recheck_arrived() noexcept;
   bool judge_prefix() noexcept;
   bool judge_suffix(std::span<const std::byte> meta_and_tail) noexcept;
   void finish_whole(std::uint32_t crc) noexcept;

@@ -136,8 +136,9 @@ class Worker {
   void read_done(OpIndex index, const ReadOutcome& outcome) noexcept;
   void read_privately(OpIndex index) noexcept;
   bool try_private_inline(Op& op, ReadOutcome& outcome) noexcept;
-  bool changed_under(Op& op) noexcept;
-  void restart(OpIndex index) noexcept;
+  enum class Since : std::uint8_t { kSame, kChanged, kBehind };
+  Since since_started(Op& op) noexcept;
+  void restart(OpIndex index, Since why) noexcept;
   void unpin(Op& op) noexcept;
 
   static constexpr std::uint32_t kBatch = 32;

@@ -255,9 +255,11 @@ void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
   // was used anew since the index was looked at.
   const bool proven = (outcome.flags & KELP_FLAG_CRC_VERIFIED) != 0;
   const bool partial = outcome.status == KELP_OK && !proven && op.submission.op == OpCode::kRead;
-  if ((partial || outcome.status == KELP_CORRUPT) && changed_under(op)) {
-    restart(index);
-    return;
+  if (partial || outcome.status == KELP_CORRUPT) {
+    if (const Since since = since_started(op); since != Since::kSame) {
+      restart(index, since);
+      return;
+    }
   }
   if (outcome.status == KELP_CORRUPT) {
     op.volume->counters().corrupt.fetch_add(1, std::memory_order_relaxed);
@@ -265,23 +267,32 @@ void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
   end(index, outcome);
 }
 
-bool Worker::changed_under(Op& op) noexcept {
+Worker::Since Worker::since_started(Op& op) noexcept {
   const auto found = volumes_.find(op.submission.volume);
-  if (found == volumes_.end()) return true;
+  if (found == volumes_.end()) return Since::kChanged;
   VolumeSlot& slot = *found->second;
-  if (slot.state != SlotState::kServing || slot.volume.get() != op.volume) return true;
-  if (slot.volume->refresh() != Volume::Freshness::kCurrent) return true;
-  if (slot.volume->generation() != op.generation) return true;
+  if (slot.state != SlotState::kServing || slot.volume.get() != op.volume) return Since::kChanged;
+  switch (slot.volume->refresh()) {
+    case Volume::Freshness::kCurrent:
+      break;
+    case Volume::Freshness::kBehind:
+      return Since::kBehind;
+    case Volume::Freshness::kUndecided:
+    case Volume::Freshness::kReplaced:
+      return Since::kChanged;
+  }
+  if (slot.volume->generation() != op.generation) return Since::kChanged;
   // What an index row pointed at stays where it was until the generation changes; a row that was
   // replaced meanwhile explains trouble all the same.
   const auto now = slot.volume->find(NeedleId{op.submission.needle});
-  return !now || *now != op.read.request().record.location;
+  return now && *now == op.read.request().record.location ? Since::kSame : Since::kChanged;
 }
 
-void Worker::restart(OpIndex index) noexcept {
+void Worker::restart(OpIndex index, Since why) noexcept {
   Op& op = ops_[index];
   unpin(op);
-  if (++op.restarts > kMostRestarts) {
+  // An index that is behind says nothing yet; only the deadline bounds waiting for it.
+  if (why == Since::kChanged && ++op.restarts > kMostRestarts) {
     end(index, KELP_UNAVAILABLE);
     return;
   }
