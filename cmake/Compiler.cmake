@@ -2,8 +2,8 @@
 
 add_library(kelp_compiler INTERFACE)
 target_compile_options(kelp_compiler INTERFACE
-  -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wundef
-  $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast -Woverloaded-virtual>
+  -Wall -Wextra -Wshadow -Wundef
+  $<$<COMPILE_LANGUAGE:CXX>:-Wold-style-cast -Wnon-virtual-dtor -Woverloaded-virtual>
   -fno-omit-frame-pointer)
 if(KELP_WERROR)
   target_compile_options(kelp_compiler INTERFACE -Werror)

@@ -1,0 +1,24 @@
+# What `cmake --install` puts where: programs, libkelp with kelp.h, pkg-config and CMake package files, the sample
+# configuration, licence and documentation.
+
+include(CMakePackageConfigHelpers)
+
+install(TARGETS kelp EXPORT kelpTargets
+  LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
+  PUBLIC_HEADER DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(EXPORT kelpTargets NAMESPACE kelp:: DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/kelp)
+
+configure_file(cmake/kelp.pc.in ${CMAKE_BINARY_DIR}/kelp.pc @ONLY)
+install(FILES ${CMAKE_BINARY_DIR}/kelp.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+configure_package_config_file(cmake/kelpConfig.cmake.in ${CMAKE_BINARY_DIR}/kelpConfig.cmake
+  INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/kelp)
+write_basic_package_version_file(${CMAKE_BINARY_DIR}/kelpConfigVersion.cmake COMPATIBILITY SameMajorVersion)
+install(FILES ${CMAKE_BINARY_DIR}/kelpConfig.cmake ${CMAKE_BINARY_DIR}/kelpConfigVersion.cmake
+  DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/kelp)
+
+if(NOT KELP_RING_AND_WORKER_ONLY)
+  install(TARGETS kelpd kelpctl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(FILES config/kelpd.toml DESTINATION ${CMAKE_INSTALL_SYSCONFDIR}/kelp RENAME kelpd.toml.sample)
+endif()
+install(FILES LICENSE README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR})

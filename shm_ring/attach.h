@@ -31,12 +31,12 @@ struct AttachRequest {
   std::uint64_t magic = kAttachMagic;
   std::uint16_t abi_major = kAbiMajor;
   std::uint16_t abi_minor = kAbiMinor;
-  std::uint32_t channels = 0;            ///< threads; each gets one ring per worker
+  std::uint32_t channels = 0;  ///< threads; each gets one ring per worker
   std::uint64_t features = 0;
   std::uint64_t data_bytes = 0;
   std::uint32_t submission_entries = 0;  ///< 0: the daemon's choice
   std::uint32_t reserved0 = 0;
-  std::array<char, 64> name{};           ///< for operators; not trusted, not terminated if full
+  std::array<char, 64> name{};  ///< for operators; not trusted, not terminated if full
   std::array<std::uint64_t, 4> reserved{};
 };
 static_assert(sizeof(AttachRequest) == 136);

@@ -34,7 +34,8 @@ std::optional<NeedleKey> parse_needle_key(std::string_view text) noexcept;
 /// Source: SeaweedFS weed/storage/needle/needle.go, Needle.ParsePath.
 std::optional<NeedleKey> parse_needle_path(std::string_view text) noexcept;
 
-/// Decodes a file id in any form a SeaweedFS URL or chunk list holds: "3,01637037d6", with "_delta",
+/// Decodes a file id in any form a SeaweedFS URL or chunk list holds: "3,01637037d6", with
+/// "_delta",
 /// "/3,01637037d6.jpg", "3/01637037d6", "/3/01637037d6/name.jpg". A volume above 2^32-1 is refused
 /// (upstream truncates it). docs/reads.md says where this is stricter than upstream.
 std::optional<FileId> parse_file_id(std::string_view text) noexcept;

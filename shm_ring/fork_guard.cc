@@ -47,11 +47,16 @@ class ForkRegistry {
   ForkObserver* first_ = nullptr;
 };
 
-ForkObserver::ForkObserver() { ForkRegistry::instance().add(this); }
-ForkObserver::~ForkObserver() { ForkRegistry::instance().remove(this); }
+ForkObserver::ForkObserver() {
+  ForkRegistry::instance().add(this);
+}
+ForkObserver::~ForkObserver() {
+  ForkRegistry::instance().remove(this);
+}
 
 ForkSentinel::ForkSentinel() : pid_(::getpid()) {
-  void* page = ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* page =
+      ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return;
   if (::madvise(page, kPageBytes, MADV_WIPEONFORK) != 0) {
     ::munmap(page, kPageBytes);

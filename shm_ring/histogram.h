@@ -25,7 +25,8 @@ class Histogram {
   std::uint64_t count() const noexcept;
   std::uint64_t max() const noexcept { return max_.load(std::memory_order_relaxed); }
 
-  /// Smallest bucket value with at least `fraction` (0..1] of all values at or below it; 0 if empty.
+  /// Smallest bucket value with at least `fraction` (0..1] of all values at or below it; 0 if
+  /// empty.
   std::uint64_t quantile(double fraction) const noexcept;
 
  private:

@@ -122,12 +122,12 @@ typedef struct kelp_request {
  * as are its bytes beyond `bytes`. */
 typedef struct kelp_completion {
   uint64_t tag;
-  uint64_t total;    /* logical size of the whole needle, where known */
-  uint32_t bytes;    /* bytes in the buffer */
-  uint16_t flags;    /* KELP_FLAG_* */
-  uint8_t status;    /* kelp_status */
-  uint8_t path;      /* kelp_path */
-  uint8_t attempts;  /* ways tried, the last one included */
+  uint64_t total;   /* logical size of the whole needle, where known */
+  uint32_t bytes;   /* bytes in the buffer */
+  uint16_t flags;   /* KELP_FLAG_* */
+  uint8_t status;   /* kelp_status */
+  uint8_t path;     /* kelp_path */
+  uint8_t attempts; /* ways tried, the last one included */
   uint8_t reserved[7];
 } kelp_completion;
 
@@ -135,17 +135,17 @@ typedef struct kelp_completion {
  * terminators; where the buffer is too small for them they are cut and the completion carries
  * KELP_FLAG_TRUNCATED. A buffer of 1 KiB holds all but large pairs. */
 typedef struct kelp_stat {
-  uint64_t total;             /* logical bytes */
-  uint64_t stored;            /* bytes as they lie in the volume */
-  uint64_t modified_s;        /* Unix seconds of the last change; 0: not recorded */
-  uint64_t append_at_ns;      /* Unix nanoseconds of the append; 0 in volumes of version 1 and 2 */
-  uint32_t crc32c;            /* of the stored bytes: the ETag */
-  uint32_t ttl_minutes;       /* 0: none */
-  uint32_t flags;             /* KELP_STAT_* */
-  uint16_t pairs_bytes;       /* JSON object of strings */
+  uint64_t total;        /* logical bytes */
+  uint64_t stored;       /* bytes as they lie in the volume */
+  uint64_t modified_s;   /* Unix seconds of the last change; 0: not recorded */
+  uint64_t append_at_ns; /* Unix nanoseconds of the append; 0 in volumes of version 1 and 2 */
+  uint32_t crc32c;       /* of the stored bytes: the ETag */
+  uint32_t ttl_minutes;  /* 0: none */
+  uint32_t flags;        /* KELP_STAT_* */
+  uint16_t pairs_bytes;  /* JSON object of strings */
   uint8_t name_bytes;
   uint8_t mime_bytes;
-  uint8_t version;            /* needle version of the volume: 1, 2 or 3 */
+  uint8_t version; /* needle version of the volume: 1, 2 or 3 */
   uint8_t reserved[15];
 } kelp_stat;
 

@@ -5,7 +5,9 @@
 
 namespace kelp {
 
-tl::unexpected<Error> system_error(std::string what) { return system_error(std::move(what), errno); }
+tl::unexpected<Error> system_error(std::string what) {
+  return system_error(std::move(what), errno);
+}
 
 tl::unexpected<Error> system_error(std::string what, int os_error) {
   what += ": ";

@@ -1,5 +1,6 @@
 // The CPU's time-stamp counter as a clock: one instruction to read, no system call.
-// Any thread. Needs an invariant counter, which every x86-64 and ARMv8 server of the last decade has.
+// Any thread. Needs an invariant counter, which every x86-64 and ARMv8 server of the last decade
+// has.
 #pragma once
 
 #include <chrono>

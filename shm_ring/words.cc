@@ -61,17 +61,27 @@ const Words& words_of(kelp_status status) {
 
 }  // namespace
 
-const char* kelp_status_name(kelp_status status) { return words_of(status).name; }
-const char* kelp_status_text(kelp_status status) { return words_of(status).text; }
+const char* kelp_status_name(kelp_status status) {
+  return words_of(status).name;
+}
+const char* kelp_status_text(kelp_status status) {
+  return words_of(status).text;
+}
 
 const char* kelp_path_name(kelp_path path) {
   switch (path) {
-    case KELP_PATH_NONE: return "none";
-    case KELP_PATH_LOCAL: return "local";
-    case KELP_PATH_CACHE: return "cache";
-    case KELP_PATH_VERBS: return "verbs";
-    case KELP_PATH_TCP: return "tcp";
-    case KELP_PATH_HTTP: return "http";
+    case KELP_PATH_NONE:
+      return "none";
+    case KELP_PATH_LOCAL:
+      return "local";
+    case KELP_PATH_CACHE:
+      return "cache";
+    case KELP_PATH_VERBS:
+      return "verbs";
+    case KELP_PATH_TCP:
+      return "tcp";
+    case KELP_PATH_HTTP:
+      return "http";
   }
   return "unknown";
 }

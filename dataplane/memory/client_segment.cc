@@ -55,7 +55,8 @@ Result<void> ClientSegment::map(std::uint64_t data_bytes, HugepageUse use) {
   if (use != HugepageUse::kOff) {
     done = map_data(round_up(data_bytes, kHugePageBytes), true);
     if (!done && use == HugepageUse::kRequire) {
-      done.error().what += "; reserve hugepages (vm.nr_hugepages) or set client.hugepages = \"prefer\"";
+      done.error().what +=
+          "; reserve hugepages (vm.nr_hugepages) or set client.hugepages = \"prefer\"";
       return done;
     }
   }

@@ -68,7 +68,8 @@ void Catalog::scan_directory(const VolumeDirectory& directory, std::map<VolumeId
   }
   const OpenDirectory dir(::opendir(directory.path.c_str()));
   if (dir == nullptr) {
-    troubles.push_back({directory.path, "cannot list " + directory.path + ": " + std::strerror(errno)});
+    troubles.push_back(
+        {directory.path, "cannot list " + directory.path + ": " + std::strerror(errno)});
     return;
   }
   std::map<VolumeId, Found> here;
@@ -81,7 +82,8 @@ void Catalog::scan_directory(const VolumeDirectory& directory, std::map<VolumeId
       volume.collection = name->collection;
       volume.directory = &directory;
     } else if (volume.collection != name->collection) {
-      troubles.push_back({directory.path, "volume " + std::to_string(static_cast<std::uint32_t>(name->id)) +
+      troubles.push_back({directory.path, "volume " +
+                                              std::to_string(static_cast<std::uint32_t>(name->id)) +
                                               " is there under two collections"});
       continue;
     }

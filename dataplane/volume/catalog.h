@@ -106,7 +106,8 @@ class Catalog {
   Change start_entry(VolumeId id, Found found);
 
   const std::vector<VolumeDirectory> directories_;
-  mutable std::mutex mutex_;  // entries_ and troubles_: the loader writes, reports are read anywhere
+  mutable std::mutex
+      mutex_;  // entries_ and troubles_: the loader writes, reports are read anywhere
   std::map<VolumeId, Entry> entries_;
   std::vector<DirectoryTrouble> troubles_;
 };

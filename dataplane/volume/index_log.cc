@@ -25,8 +25,8 @@ IndexLog::Applied IndexLog::apply(std::span<const std::byte> bytes, bool more_fo
   Applied applied;
   const std::size_t row_length = row_size();
   if (row_length == 0) return applied;
-  const std::size_t end = more_follows ? bytes.size() / row_length * row_length
-                                       : visible_bytes(bytes, row_length);
+  const std::size_t end =
+      more_follows ? bytes.size() / row_length * row_length : visible_bytes(bytes, row_length);
   for (std::size_t at = 0; at < end; at += row_length) {
     const IndexRow row = parse_index_row(bytes.data() + at, width_);
     if (row.offset_bytes != 0) {

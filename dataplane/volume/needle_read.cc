@@ -3,22 +3,25 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <utility>
 
 #include "dataplane/volume/crc32c.h"
 
 namespace kelp {
 
-void NeedleRead::start(const ReadRequest& request, std::uint32_t& meta_guess_bytes) noexcept {
+void NeedleRead::start(const ReadRequest& request,
+                       std::atomic<std::uint32_t>& meta_guess_bytes) noexcept {
   request_ = request;
   outcome_ = {};
   shape_ = {};
   crc_ = 0;
+  wrapped_bytes_ = 0;
   meta_guess_bytes_ = &meta_guess_bytes;
 
   const ExpectedRecord& record = request_.record;
-  const std::uint64_t body = record.body_bytes() - (record.has_data_length() ? kDataLengthBytes : 0);
-  const std::uint64_t guess = record.has_data_length() ? meta_guess_bytes : 0;
+  const std::uint64_t body =
+      record.body_bytes() - (record.has_data_length() ? kDataLengthBytes : 0);
+  const std::uint64_t guess =
+      record.has_data_length() ? meta_guess_bytes.load(std::memory_order_relaxed) : 0;
   direct_bytes_ = body > guess ? body - guess : 0;
   const std::uint64_t suffix = body - direct_bytes_ + tail_bytes(record.version);
   const bool whole_fits = !request_.stat && request_.offset_bytes == 0 &&
@@ -38,7 +41,7 @@ void NeedleRead::start(const ReadRequest& request, std::uint32_t& meta_guess_byt
 void NeedleRead::begin_io(Stage stage, std::uint64_t record_offset) noexcept {
   stage_ = stage;
   next_ = Next::kIo;
-  io_.start(request_.record.location.offset_bytes + record_offset);
+  io_.start(request_.record.location.offset_bytes + wrapped_bytes_ + record_offset);
 }
 
 void NeedleRead::finish(kelp_status status) noexcept {
@@ -58,18 +61,26 @@ void NeedleRead::io_done(std::int64_t result) noexcept {
   }
   if (!io_.advance(static_cast<std::size_t>(result))) return;
   switch (stage_) {
-    case Stage::kWhole: whole_arrived(); return;
-    case Stage::kPrefix: prefix_arrived(); return;
-    case Stage::kSuffix: suffix_arrived(); return;
-    case Stage::kData: slice_arrived(); return;
+    case Stage::kWhole:
+      whole_arrived();
+      return;
+    case Stage::kPrefix:
+      prefix_arrived();
+      return;
+    case Stage::kSuffix:
+      suffix_arrived();
+      return;
+    case Stage::kData:
+      slice_arrived();
+      return;
   }
 }
 
 bool NeedleRead::judge_prefix() noexcept {
   const kelp_status status = check_prefix(request_.record, prefix(), shape_);
   if (status == KELP_OK) return true;
-  if (status == KELP_CORRUPT && request_.wrap_bytes != 0) {
-    request_.record.location.offset_bytes += std::exchange(request_.wrap_bytes, 0);
+  if (status == KELP_CORRUPT && wrapped_bytes_ != request_.wrap_bytes) {
+    wrapped_bytes_ = request_.wrap_bytes;
     start_prefix();
   } else {
     finish(status);
@@ -85,7 +96,8 @@ void NeedleRead::whole_arrived() noexcept {
     return;
   }
   const std::uint64_t spilled = shape_.data_bytes - direct_bytes_;
-  if (!judge_suffix(suffix_room().subspan(spilled, shape_.meta_bytes + tail_bytes(request_.record.version)))) {
+  if (!judge_suffix(suffix_room().subspan(
+          spilled, shape_.meta_bytes + tail_bytes(request_.record.version)))) {
     return;
   }
   const std::span<std::byte> destination = request_.destination;
@@ -139,8 +151,11 @@ void NeedleRead::suffix_arrived() noexcept {
 
 bool NeedleRead::judge_suffix(std::span<const std::byte> meta_and_tail) noexcept {
   if (meta_guess_bytes_ != nullptr && request_.record.has_data_length()) {
-    *meta_guess_bytes_ = static_cast<std::uint32_t>(
-        std::min<std::uint64_t>(shape_.meta_bytes, kScratchBytes - kMaxPrefix - kNeedleTailBytesMax));
+    // relaxed: a guess; orders nothing.
+    meta_guess_bytes_->store(
+        static_cast<std::uint32_t>(std::min<std::uint64_t>(
+            shape_.meta_bytes, kScratchBytes - kMaxPrefix - kNeedleTailBytesMax)),
+        std::memory_order_relaxed);
   }
   const kelp_status status =
       check_suffix(request_.record, meta_and_tail.first(shape_.meta_bytes),

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -22,8 +23,9 @@ class NeedleRead {
  public:
   enum class Next : std::uint8_t { kIo, kDone, kNeedsPrivateRead };
 
-  /// `meta_guess_bytes` is the volume's: read for the first guess, updated by what was found.
-  void start(const ReadRequest& request, std::uint32_t& meta_guess_bytes) noexcept;
+  /// `meta_guess_bytes` is the volume's, shared by all of its reads on whichever thread: looked at
+  /// for the first guess, updated by what was found.
+  void start(const ReadRequest& request, std::atomic<std::uint32_t>& meta_guess_bytes) noexcept;
 
   Next next() const noexcept { return next_; }
 
@@ -75,9 +77,10 @@ class NeedleRead {
   RecordShape shape_;
   NeedleMeta meta_;
   NeedleTail tail_;
-  std::uint32_t* meta_guess_bytes_ = nullptr;
-  std::uint64_t direct_bytes_ = 0;  // data bytes aimed at the client's memory
-  std::uint32_t crc_ = 0;           // of the slices so far
+  std::atomic<std::uint32_t>* meta_guess_bytes_ = nullptr;
+  std::uint64_t direct_bytes_ = 0;   // data bytes aimed at the client's memory
+  std::uint64_t wrapped_bytes_ = 0;  // added to the index's offset: 0, or request_.wrap_bytes
+  std::uint32_t crc_ = 0;            // of the slices so far
   Stage stage_ = Stage::kWhole;
   Next next_ = Next::kDone;
   std::array<std::byte, kScratchBytes> scratch_;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <utility>
 
 #include "dataplane/volume/crc32c.h"
 
@@ -15,6 +14,7 @@ void PrivateRead::start(const ReadRequest& request, std::span<std::byte> memory,
   outcome_ = {};
   shape_ = {};
   inflated_bytes_ = 0;
+  wrapped_bytes_ = 0;
   inflater_ = &inflater;
   limits_ = limits;
   memory_ = memory.first(memory_bytes(request.record));
@@ -23,7 +23,7 @@ void PrivateRead::start(const ReadRequest& request, std::span<std::byte> memory,
 
 void PrivateRead::start_io() noexcept {
   next_ = Next::kIo;
-  io_.start(request_.record.location.offset_bytes);
+  io_.start(request_.record.location.offset_bytes + wrapped_bytes_);
   io_.add(memory_);
 }
 
@@ -40,8 +40,8 @@ void PrivateRead::io_done(std::int64_t result) noexcept {
 void PrivateRead::record_arrived() noexcept {
   const ExpectedRecord& record = request_.record;
   kelp_status status = check_prefix(record, memory_.first(record.prefix_bytes()), shape_);
-  if (status == KELP_CORRUPT && request_.wrap_bytes != 0) {
-    request_.record.location.offset_bytes += std::exchange(request_.wrap_bytes, 0);
+  if (status == KELP_CORRUPT && wrapped_bytes_ != request_.wrap_bytes) {
+    wrapped_bytes_ = request_.wrap_bytes;
     return start_io();
   }
   if (status != KELP_OK) return finish(status);
@@ -83,10 +83,14 @@ void PrivateRead::inflate(std::uint64_t budget_bytes) noexcept {
     const GzipInflater::Turn turn = inflater_->inflate(window_);
     take_window(std::span(window_).first(turn.bytes_produced));
     switch (turn.state) {
-      case GzipInflater::State::kMore: break;
-      case GzipInflater::State::kEnd: return inflated_all();
-      case GzipInflater::State::kBroken: return finish(KELP_BROKEN_GZIP);
-      case GzipInflater::State::kTooLarge: return finish(KELP_USE_HTTP);
+      case GzipInflater::State::kMore:
+        break;
+      case GzipInflater::State::kEnd:
+        return inflated_all();
+      case GzipInflater::State::kBroken:
+        return finish(KELP_BROKEN_GZIP);
+      case GzipInflater::State::kTooLarge:
+        return finish(KELP_USE_HTTP);
     }
     // A turn without output has used up its share of input: that is a turn's work too.
     if (turn.bytes_produced == 0) return;

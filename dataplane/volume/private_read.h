@@ -61,6 +61,7 @@ class PrivateRead {
   NeedleTail tail_;
   std::uint32_t crc_ = 0;
   std::uint64_t inflated_bytes_ = 0;
+  std::uint64_t wrapped_bytes_ = 0;  // added to the index's offset: 0, or request_.wrap_bytes
   Next next_ = Next::kDone;
   std::array<std::byte, 64 * 1024> window_;
 };

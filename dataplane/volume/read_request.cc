@@ -6,8 +6,9 @@
 namespace kelp {
 
 static_assert(KELP_STAT_COMPRESSED == kFlagCompressed && KELP_STAT_HAS_NAME == kFlagHasName &&
-              KELP_STAT_HAS_MIME == kFlagHasMime && KELP_STAT_HAS_MODIFIED == kFlagHasLastModified &&
-              KELP_STAT_HAS_TTL == kFlagHasTtl && KELP_STAT_HAS_PAIRS == kFlagHasPairs &&
+              KELP_STAT_HAS_MIME == kFlagHasMime &&
+              KELP_STAT_HAS_MODIFIED == kFlagHasLastModified && KELP_STAT_HAS_TTL == kFlagHasTtl &&
+              KELP_STAT_HAS_PAIRS == kFlagHasPairs &&
               KELP_STAT_CHUNK_MANIFEST == kFlagChunkManifest);
 
 bool Io::advance(std::size_t bytes) noexcept {

@@ -18,7 +18,7 @@ struct ReadRequest {
   ExpectedRecord record;
   int dat_fd = -1;
   bool stat = false;
-  std::uint64_t offset_bytes = 0;   ///< into the logical content
+  std::uint64_t offset_bytes = 0;    ///< into the logical content
   std::span<std::byte> destination;  ///< the client's memory: written, never trusted
   /// Where else the record may be if it is not where the index says: 4-byte indexes wrap at 32 GiB.
   /// Added once to the offset; 0: nowhere.

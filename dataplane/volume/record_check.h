@@ -13,6 +13,10 @@
 
 namespace kelp {
 
+/// The cookie of records that a vacuum's catch-up makes up.
+/// Source: SeaweedFS weed/storage/volume_vacuum.go, makeupDiff.
+inline constexpr Cookie kMakeupCookie{0x12345678};
+
 /// What the index and the caller say a record must be.
 struct ExpectedRecord {
   NeedleLocation location;

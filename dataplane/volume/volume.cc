@@ -7,20 +7,38 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 
 #include "dataplane/volume/offset_width.h"
 
 namespace kelp {
 namespace {
 
-/// write() stamps the inode before it extends the file; this many looks bridge that moment before
-/// an equal size with a new time is taken for a rewrite in place.
-constexpr int kLooksAtEqualSize = 32;
+/// write() stamps the inode before it extends the file. This many looks bridge that moment as a
+/// rule; a writer that lost its CPU, or waits for the journal, between the two has as long as
+/// kWriteMayTake before an equal size with a new time is taken for a rewrite in place.
+constexpr int kLooksAtEqualSize = 4;
+constexpr std::uint64_t kWriteMayTakeNs = 200'000'000;
+
+/// Before Linux 6.13 an inode's times tick with the timer, every 10 ms at worst, so two changes may
+/// leave the same time. A time that young proves nothing about what came after it.
+constexpr std::int64_t kYoungNs = 20'000'000;
 
 std::atomic<std::uint64_t> generation_counter{0};
 
 bool same_time(const struct timespec& a, const struct timespec& b) noexcept {
   return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
+std::int64_t nanoseconds(const struct timespec& time) noexcept {
+  return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+}
+
+/// By a clock that costs no system call.
+std::int64_t coarse_now_ns(clockid_t clock) noexcept {
+  struct timespec now {};
+  ::clock_gettime(clock, &now);
+  return nanoseconds(now);
 }
 
 std::uint64_t size_of(const struct stat& st) noexcept {
@@ -31,8 +49,8 @@ std::uint64_t size_of(const struct stat& st) noexcept {
 ssize_t read_at(int fd, std::span<std::byte> bytes, std::uint64_t offset) noexcept {
   std::size_t done = 0;
   while (done < bytes.size()) {
-    const ssize_t n = ::pread(fd, bytes.data() + done, bytes.size() - done,
-                              static_cast<off_t>(offset + done));
+    const ssize_t n =
+        ::pread(fd, bytes.data() + done, bytes.size() - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return -1;
     if (n == 0) break;
@@ -57,8 +75,12 @@ void Volume::next_generation() noexcept {
 void Volume::remember(const struct stat& now) noexcept {
   seen_size_ = size_of(now);
   seen_ctime_ = now.st_ctim;
+  seen_mtime_ = now.st_mtim;
+  seen_links_ = now.st_nlink;
+  stamped_since_ns_ = 0;
   parts_.counters->needles.store(parts_.log.map().size(), std::memory_order_relaxed);
-  parts_.counters->offset_width.store(static_cast<std::uint8_t>(width()), std::memory_order_relaxed);
+  parts_.counters->offset_width.store(static_cast<std::uint8_t>(width()),
+                                      std::memory_order_relaxed);
   parts_.counters->idx_bytes.store(seen_size_, std::memory_order_relaxed);
 }
 
@@ -69,36 +91,55 @@ bool Volume::path_is_ours() const noexcept {
   return at_path.st_dev == parts_.idx_stat.st_dev && at_path.st_ino == parts_.idx_stat.st_ino;
 }
 
+bool Volume::changed_since_seen(const struct stat& now) const noexcept {
+  return !same_time(now.st_ctim, seen_ctime_) || now.st_nlink != seen_links_;
+}
+
+/// Asks for the state of the open .idx; false: it is not the volume's any more. The path is looked
+/// at after the times were taken, so a swap it does not show yet changes them later.
+bool Volume::look(struct stat& now) const noexcept {
+  if (::fstat(parts_.idx.get(), &now) != 0 || now.st_nlink == 0) return false;
+  const bool young = coarse_now_ns(CLOCK_REALTIME_COARSE) - nanoseconds(now.st_ctim) < kYoungNs;
+  return (!young && !changed_since_seen(now)) || path_is_ours();
+}
+
 Volume::Freshness Volume::refresh() noexcept {
   struct stat now {};
-  if (::fstat(parts_.idx.get(), &now) != 0 || now.st_nlink == 0) return Freshness::kReplaced;
-  const std::uint64_t size = size_of(now);
-  const bool touched = !same_time(now.st_ctim, seen_ctime_);
-  if (size == seen_size_ && !touched) {
-    const bool undecided = width() == OffsetWidth::kUnknown && size > 0;
-    return undecided ? decide_width(now) : Freshness::kCurrent;
-  }
-  if (touched && !path_is_ours()) return Freshness::kReplaced;
-  if (size < seen_size_) return Freshness::kReplaced;
-  if (size == seen_size_) return settle_equal_size(now);
+  if (!look(now) || size_of(now) < seen_size_) return Freshness::kReplaced;
+  if (size_of(now) > seen_size_) return take_rows(now);
+  if (changed_since_seen(now)) return settle_equal_size();
+  return rows_unseen() ? take_rows(now) : Freshness::kCurrent;
+}
+
+/// Rows within the size seen that were not to be taken yet: of unknown width, or all zeroes, which
+/// the next look may find filled in without the file growing.
+bool Volume::rows_unseen() const noexcept {
+  const std::size_t row = parts_.log.row_size();
+  return row == 0 ? seen_size_ > 0 : seen_size_ - parts_.log.consumed_bytes() >= row;
+}
+
+Volume::Freshness Volume::take_rows(const struct stat& now) noexcept {
   return width() == OffsetWidth::kUnknown ? decide_width(now) : replay_tail(now);
 }
 
-Volume::Freshness Volume::settle_equal_size(const struct stat& first) noexcept {
-  struct stat now = first;
-  for (int look = 0; look < kLooksAtEqualSize; ++look) {
-    if (::fstat(parts_.idx.get(), &now) != 0 || now.st_nlink == 0) return Freshness::kReplaced;
-    if (size_of(now) > seen_size_) {
-      return width() == OffsetWidth::kUnknown ? decide_width(now) : replay_tail(now);
-    }
+Volume::Freshness Volume::settle_equal_size() noexcept {
+  struct stat now {};
+  for (int looks = 0; looks < kLooksAtEqualSize; ++looks) {
     ::sched_yield();
+    if (!look(now) || size_of(now) < seen_size_) return Freshness::kReplaced;
+    if (size_of(now) > seen_size_) return take_rows(now);
   }
   // An empty index has nothing that could have been rewritten.
-  if (seen_size_ == 0 && size_of(now) == 0) {
+  if (seen_size_ == 0) {
     remember(now);
     return Freshness::kCurrent;
   }
-  return Freshness::kReplaced;
+  // Not a write: those stamp both times. A link was made, permissions changed, or the time of
+  // modification was put back to hide what happened.
+  if (same_time(now.st_mtim, seen_mtime_)) return Freshness::kReplaced;
+  const auto clock_ns = static_cast<std::uint64_t>(coarse_now_ns(CLOCK_MONOTONIC_COARSE));
+  if (stamped_since_ns_ == 0) stamped_since_ns_ = clock_ns;
+  return clock_ns - stamped_since_ns_ < kWriteMayTakeNs ? Freshness::kBehind : Freshness::kReplaced;
 }
 
 Volume::Freshness Volume::replay_tail(const struct stat& now) noexcept {
@@ -139,15 +180,18 @@ Volume::Freshness Volume::decide_width(const struct stat& now) noexcept {
   OffsetWidth found = OffsetWidth::kUnknown;
   try {
     found = detect_offset_width(rows, parts_.dat.get());
-  } catch (...) {  // std::function may allocate
-    return Freshness::kUndecided;
+  } catch (...) {  // std::function may allocate: undecided for now
   }
   // The first rows of a new volume prove nothing. The .vif's word is taken while they fit it.
   const std::size_t claimed_row = row_bytes(parts_.claimed_width);
   if (found == OffsetWidth::kUnknown && claimed_row != 0 && size_of(now) % claimed_row == 0) {
     found = parts_.claimed_width;
   }
-  if (found == OffsetWidth::kUnknown) return Freshness::kUndecided;
+  if (found == OffsetWidth::kUnknown) {
+    // Whoever asks what is there learns that something is.
+    parts_.counters->idx_bytes.store(size_of(now), std::memory_order_relaxed);
+    return Freshness::kUndecided;
+  }
   parts_.log.set_width(found);
   return replay_tail(now);
 }

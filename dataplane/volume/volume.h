@@ -52,15 +52,15 @@ class Volume {
     struct stat idx_stat {};  ///< of `idx`, from before the replay began
     IndexLog log;
     OffsetWidth claimed_width = OffsetWidth::kUnknown;  ///< by the .vif
-    bool reads_without_waiting = false;  ///< RWF_NOWAIT works on this file system
-    bool always_in_memory = false;       ///< tmpfs: a plain read never waits
+    bool reads_without_waiting = false;                 ///< RWF_NOWAIT works on this file system
+    bool always_in_memory = false;                      ///< tmpfs: a plain read never waits
     std::shared_ptr<VolumeCounters> counters;
   };
   explicit Volume(Parts parts);
 
   enum class Freshness : std::uint8_t {
     kCurrent,    ///< the index shows everything acknowledged before the call
-    kBehind,     ///< more rows than one call replays: call again
+    kBehind,     ///< more rows than one call replays, or a write under way: call again
     kReplaced,   ///< the files are not, or may not be, the ones opened: open the volume anew
     kUndecided,  ///< rows are there whose width cannot be told yet
   };
@@ -68,7 +68,9 @@ class Volume {
   /// Brings the index up to date: one fstat() when nothing happened. Source: design, "Freshness".
   Freshness refresh() noexcept;
 
-  std::optional<NeedleLocation> find(NeedleId id) const noexcept { return parts_.log.map().find(id); }
+  std::optional<NeedleLocation> find(NeedleId id) const noexcept {
+    return parts_.log.map().find(id);
+  }
 
   /// Goes up whenever an offset learnt earlier may mean other bytes now. Unique in the process.
   std::uint64_t generation() const noexcept { return generation_; }
@@ -86,8 +88,9 @@ class Volume {
   }
   VolumeCounters& counters() noexcept { return *parts_.counters; }
 
-  /// How many bytes followed the data in the last record read: the next one's best guess.
-  std::uint32_t& meta_guess_bytes() noexcept { return meta_guess_bytes_; }
+  /// How many bytes followed the data in the last record read: the next one's best guess. Reads on
+  /// the storage thread update it too.
+  std::atomic<std::uint32_t>& meta_guess_bytes() noexcept { return meta_guess_bytes_; }
 
   /// Reads that use this object now; the owner counts. Not to be destroyed above 0.
   std::uint32_t pins = 0;
@@ -95,8 +98,12 @@ class Volume {
  private:
   static constexpr std::uint64_t kRowsPerRefresh = 4096;
 
+  bool look(struct stat& now) const noexcept;
   bool path_is_ours() const noexcept;
-  Freshness settle_equal_size(const struct stat& first) noexcept;
+  bool changed_since_seen(const struct stat& now) const noexcept;
+  bool rows_unseen() const noexcept;
+  Freshness take_rows(const struct stat& now) noexcept;
+  Freshness settle_equal_size() noexcept;
   Freshness replay_tail(const struct stat& now) noexcept;
   Freshness decide_width(const struct stat& now) noexcept;
   void remember(const struct stat& now) noexcept;
@@ -105,8 +112,11 @@ class Volume {
   Parts parts_;
   std::uint64_t seen_size_ = 0;
   struct timespec seen_ctime_ {};
+  struct timespec seen_mtime_ {};
+  nlink_t seen_links_ = 0;
+  std::uint64_t stamped_since_ns_ = 0;  // a write seems under way since; 0: none
   std::uint64_t generation_ = 0;
-  std::uint32_t meta_guess_bytes_ = 8;
+  std::atomic<std::uint32_t> meta_guess_bytes_{8};
 };
 
 }  // namespace kelp

@@ -1,19 +1,21 @@
 #include "dataplane/volume/volume_open.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
-#include <linux/magic.h>
-
 #include <array>
 #include <cerrno>
 #include <cstring>
 #include <new>
+#include <optional>
+#include <utility>
 #include <vector>
 
+#include "dataplane/volume/file_system.h"
 #include "dataplane/volume/offset_width.h"
 #include "dataplane/volume/vif.h"
 
@@ -24,6 +26,9 @@ constexpr int kOpenAttempts = 5;
 constexpr std::size_t kReplayBytes = 65536 * kIndexRowBytesMax;
 // One byte more than any is: parse_vif() refuses what is longer.
 constexpr std::size_t kLargestVif = kVifBytesMax + 1;
+// Opening a FIFO to read waits for a writer, for ever perhaps; with O_NONBLOCK it does not. Regular
+// files ignore the flag.
+constexpr int kOpenFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
 
 bool exists(const std::string& path) {
   struct stat st {};
@@ -34,16 +39,32 @@ bool same_file(const struct stat& a, const struct stat& b) {
   return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
-std::string last_error() { return std::strerror(errno); }
+std::string last_error() {
+  return std::strerror(errno);
+}
 
-/// The .vif's text; empty when there is none. It is rewritten in place, so it may be cut.
-std::string read_small_file(const std::string& path) {
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!fd) return {};
+/// The .vif's text; empty when there is none. It is rewritten in place, so it may be cut. One that
+/// is there and cannot be read is an error: it may say that the data lives elsewhere.
+Result<std::string> read_vif(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), kOpenFlags));
+  if (!fd && errno == ENOENT) return std::string();
+  if (!fd) return system_error("cannot open " + path);
   std::string text(kLargestVif, '\0');
   const ssize_t got = ::read(fd.get(), text.data(), text.size());
-  text.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+  if (got < 0) return system_error("cannot read " + path);
+  text.resize(static_cast<std::size_t>(got));
   return text;
+}
+
+/// What keeps the open file from being read by us, if anything. A .idx may lie in a directory of
+/// its own, and either file may be a link, so the directory's check says nothing of them.
+std::optional<std::string> unsound_file_system(int fd, const std::string& path) {
+  struct statfs facts {};
+  if (::fstatfs(fd, &facts) != 0) return "cannot ask which file system " + path + " is on";
+  const FileSystem found = classify_file_system(static_cast<std::uint32_t>(facts.f_type));
+  if (found.allowed) return std::nullopt;
+  return path + " is on file system " + std::string(found.name) +
+         ", where a file's attributes are not known to be current at once";
 }
 
 /// Whether RWF_NOWAIT is understood for this file.
@@ -83,22 +104,28 @@ VolumeOpen::Turn VolumeOpen::open_files() {
   const VolumePaths& paths = parts_.paths;
   struct stat dat_stat {};
   for (int attempt = 0;; ++attempt) {
-    if (exists(paths.copy_marker)) return fail(OpenRefusal::kNotNow, "the volume is being copied in");
-    if (exists(paths.compaction_marker)) return fail(OpenRefusal::kNotNow, "a vacuum is being committed");
-    parts_.dat.reset(::open(paths.dat.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!parts_.dat) return fail(OpenRefusal::kBroken, "cannot open " + paths.dat + ": " + last_error());
-    parts_.idx.reset(::open(paths.idx.c_str(), O_RDONLY | O_CLOEXEC));
-    if (!parts_.idx) return fail(OpenRefusal::kBroken, "cannot open " + paths.idx + ": " + last_error());
+    if (exists(paths.copy_marker))
+      return fail(OpenRefusal::kNotNow, "the volume is being copied in");
+    if (exists(paths.compaction_marker))
+      return fail(OpenRefusal::kNotNow, "a vacuum is being committed");
+    parts_.dat.reset(::open(paths.dat.c_str(), kOpenFlags));
+    if (!parts_.dat)
+      return fail(OpenRefusal::kBroken, "cannot open " + paths.dat + ": " + last_error());
+    parts_.idx.reset(::open(paths.idx.c_str(), kOpenFlags));
+    if (!parts_.idx)
+      return fail(OpenRefusal::kBroken, "cannot open " + paths.idx + ": " + last_error());
     if (::fstat(parts_.dat.get(), &dat_stat) != 0 ||
         ::fstat(parts_.idx.get(), &parts_.idx_stat) != 0) {
       return fail(OpenRefusal::kBroken, "cannot stat the open files: " + last_error());
     }
     struct stat dat_again {};
     struct stat idx_again {};
-    const bool settled = ::stat(paths.dat.c_str(), &dat_again) == 0 &&
+    // The markers first: when a vacuum's marker is gone its renames are done, and the paths show
+    // them. The other way round, a swap that ends between the two looks would go unnoticed.
+    const bool settled = !exists(paths.compaction_marker) && !exists(paths.copy_marker) &&
+                         ::stat(paths.dat.c_str(), &dat_again) == 0 &&
                          ::stat(paths.idx.c_str(), &idx_again) == 0 &&
-                         same_file(dat_stat, dat_again) && same_file(parts_.idx_stat, idx_again) &&
-                         !exists(paths.compaction_marker) && !exists(paths.copy_marker);
+                         same_file(dat_stat, dat_again) && same_file(parts_.idx_stat, idx_again);
     if (settled) break;
     if (attempt == kOpenAttempts) {
       return fail(OpenRefusal::kNotNow, "the files keep being replaced");
@@ -106,6 +133,10 @@ VolumeOpen::Turn VolumeOpen::open_files() {
   }
   if (!S_ISREG(dat_stat.st_mode) || !S_ISREG(parts_.idx_stat.st_mode)) {
     return fail(OpenRefusal::kBroken, "not regular files");
+  }
+  for (const auto& [fd, path] :
+       {std::pair(parts_.dat.get(), &paths.dat), std::pair(parts_.idx.get(), &paths.idx)}) {
+    if (auto why = unsound_file_system(fd, *path)) return fail(OpenRefusal::kUseHttp, *why);
   }
 
   std::array<std::byte, kSuperBlockBytes> block;
@@ -125,7 +156,9 @@ VolumeOpen::Turn VolumeOpen::open_files() {
   }
   parts_.super_block = *super_block;
 
-  const auto info = parse_vif(read_small_file(paths.vif));
+  const auto vif = read_vif(paths.vif);
+  if (!vif) return fail(OpenRefusal::kBroken, vif.error().what);
+  const auto info = parse_vif(*vif);
   // A .vif cut by a rewrite in progress parses next time; one that stays so is not understood.
   if (!info) return fail(OpenRefusal::kNotNow, paths.vif + ": " + info.error().what);
   if (info->tiered) return fail(OpenRefusal::kUseHttp, "the volume's data is in a remote tier");
@@ -157,10 +190,12 @@ VolumeOpen::Turn VolumeOpen::replay() {
   const std::uint64_t consumed = log.consumed_bytes();
   const std::uint64_t whole = size / log.row_size() * log.row_size();
   if (consumed >= whole) return Turn::kDone;
-  std::vector<std::byte> rows(std::min<std::uint64_t>(whole - consumed, kReplayBytes / log.row_size() *
-                                                                           log.row_size()));
-  const ssize_t got = ::pread(parts_.idx.get(), rows.data(), rows.size(), static_cast<off_t>(consumed));
-  if (got < 0) return fail(OpenRefusal::kBroken, "cannot read " + parts_.paths.idx + ": " + last_error());
+  std::vector<std::byte> rows(
+      std::min<std::uint64_t>(whole - consumed, kReplayBytes / log.row_size() * log.row_size()));
+  const ssize_t got =
+      ::pread(parts_.idx.get(), rows.data(), rows.size(), static_cast<off_t>(consumed));
+  if (got < 0)
+    return fail(OpenRefusal::kBroken, "cannot read " + parts_.paths.idx + ": " + last_error());
   const IndexLog::Applied applied =
       log.apply(std::span<const std::byte>(rows.data(), static_cast<std::size_t>(got)),
                 consumed + static_cast<std::uint64_t>(got) < whole);
@@ -169,6 +204,8 @@ VolumeOpen::Turn VolumeOpen::replay() {
   return log.consumed_bytes() >= whole ? Turn::kDone : Turn::kMore;
 }
 
-std::unique_ptr<Volume> VolumeOpen::take() { return std::make_unique<Volume>(std::move(parts_)); }
+std::unique_ptr<Volume> VolumeOpen::take() {
+  return std::make_unique<Volume>(std::move(parts_));
+}
 
 }  // namespace kelp

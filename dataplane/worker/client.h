@@ -22,7 +22,8 @@ struct Client {
   uid_t uid = 0;
   pid_t pid = 0;  ///< 0 across PID namespaces
   std::unique_ptr<ClientSegment> segment;
-  std::vector<std::unique_ptr<ServerRing>> rings;  ///< ring (channel c, worker w) is c * workers + w
+  std::vector<std::unique_ptr<ServerRing>>
+      rings;  ///< ring (channel c, worker w) is c * workers + w
 };
 
 }  // namespace kelp

@@ -23,18 +23,18 @@ class Counter {
 };
 
 struct WorkerCounters {
-  Counter polls;                ///< turns of the loop
-  Counter idle_polls;           ///< turns that found nothing to do
-  Counter sleeps;               ///< times the worker slept
-  Counter client_wakes;         ///< system calls that woke a client
-  Counter reads;                ///< requests taken, by operation
+  Counter polls;         ///< turns of the loop
+  Counter idle_polls;    ///< turns that found nothing to do
+  Counter sleeps;        ///< times the worker slept
+  Counter client_wakes;  ///< system calls that woke a client
+  Counter reads;         ///< requests taken, by operation
   Counter stats;
   Counter nops;
-  Counter bytes;                ///< payload bytes delivered
+  Counter bytes;                        ///< payload bytes delivered
   std::array<Counter, 32> completions;  ///< by kelp_status
-  Counter storage_inline;       ///< reads served from the page cache without leaving the worker
-  Counter storage_waits;        ///< reads handed to the storage thread, since they would have waited
-  Counter private_inline;       ///< needles inflated, or checked again, on the worker
+  Counter storage_inline;  ///< reads served from the page cache without leaving the worker
+  Counter storage_waits;   ///< reads handed to the storage thread, since they would have waited
+  Counter private_inline;  ///< needles inflated, or checked again, on the worker
   Counter private_handed_over;  ///< needles inflated, or checked again, by the loader
   Counter restarts;             ///< reads begun again because the volume had changed under them
   Counter volume_waits;         ///< reads that waited for an index to be loaded

@@ -103,7 +103,9 @@ void Loader::scan() {
   wants_scan_.store(false, std::memory_order_relaxed);
   for (const Catalog::Change& change : catalog_.scan()) {
     switch (change.kind) {
-      case Catalog::Change::Kind::kOpen: open_again(change.id, Clock::now()); break;
+      case Catalog::Change::Kind::kOpen:
+        open_again(change.id, Clock::now());
+        break;
       case Catalog::Change::Kind::kUseHttp:
         tell({VolumeNews::Kind::kUseHttp, change.id, nullptr});
         break;
@@ -177,8 +179,12 @@ void Loader::fail_open(VolumeId id, const OpenFailure& failure) {
       due_opens_[id] = Clock::now() + pause;
       break;
     }
-    case OpenRefusal::kUseHttp: tell({VolumeNews::Kind::kUseHttp, id, nullptr}); break;
-    case OpenRefusal::kBroken: tell({VolumeNews::Kind::kGone, id, nullptr}); break;
+    case OpenRefusal::kUseHttp:
+      tell({VolumeNews::Kind::kUseHttp, id, nullptr});
+      break;
+    case OpenRefusal::kBroken:
+      tell({VolumeNews::Kind::kGone, id, nullptr});
+      break;
   }
 }
 
@@ -233,9 +239,14 @@ bool Loader::step_private_read(PrivateJob& job) {
     return true;
   }
   switch (job.read.next()) {
-    case PrivateRead::Next::kIo: do_io(job.read); return true;
-    case PrivateRead::Next::kInflate: job.read.inflate(kInflateTurnBytes); return true;
-    case PrivateRead::Next::kDone: break;
+    case PrivateRead::Next::kIo:
+      do_io(job.read);
+      return true;
+    case PrivateRead::Next::kInflate:
+      job.read.inflate(kInflateTurnBytes);
+      return true;
+    case PrivateRead::Next::kDone:
+      break;
   }
   op.outcome = job.read.outcome();
   inflaters_.push_back(std::move(job.inflater));
@@ -277,8 +288,10 @@ void Loader::sleep() {
     }
     for (const auto& [id, when] : due_opens_) wake_at = std::min(wake_at, when);
     const auto pause = std::chrono::ceil<std::chrono::milliseconds>(wake_at - Clock::now());
-    std::array<pollfd, 2> entries{pollfd{waker_.fd(), POLLIN, 0}, pollfd{inotify_.get(), POLLIN, 0}};
-    ::poll(entries.data(), entries.size(), static_cast<int>(std::max<std::int64_t>(pause.count(), 0)));
+    std::array<pollfd, 2> entries{pollfd{waker_.fd(), POLLIN, 0},
+                                  pollfd{inotify_.get(), POLLIN, 0}};
+    ::poll(entries.data(), entries.size(),
+           static_cast<int>(std::max<std::int64_t>(pause.count(), 0)));
   }
   waker_.disarm();
 }

@@ -55,7 +55,10 @@ class Loader {
   bool reopen(VolumeId id) noexcept { return ask({Ask::Kind::kReopen, id, nullptr}); }
   bool retire(std::unique_ptr<Volume>& volume) noexcept;
   /// Someone asked for a volume that is not known: worth a look at the directories.
-  void look_around() noexcept { wants_scan_.store(true, std::memory_order_relaxed); waker_.notify(); }
+  void look_around() noexcept {
+    wants_scan_.store(true, std::memory_order_relaxed);
+    waker_.notify();
+  }
   /// Lends ops[index].read.request(); the answer comes in ops[index].outcome.
   void read_privately(OpIndex index) noexcept;
   std::optional<VolumeNews> take_news() noexcept { return news_.try_pop(); }

@@ -33,8 +33,7 @@ ServerRing::Intake ServerRing::take(Submission& out) noexcept {
   const std::optional<Submission> submission = submissions_.pop();
   if (!submission) return Intake::kEmpty;
   const std::uint32_t unreaped = completions_.unconsumed();
-  if (unreaped > completions_.capacity() ||
-      reserved_ + unreaped + 2 > completions_.capacity()) {
+  if (unreaped > completions_.capacity() || reserved_ + unreaped + 2 > completions_.capacity()) {
     return Intake::kBroken;
   }
   out = *submission;
@@ -64,8 +63,12 @@ bool ServerRing::wake_client() noexcept {
   return true;
 }
 
-void ServerRing::arm_sleep() noexcept { arm_wake_flag(&control_->worker_sleeps); }
-void ServerRing::disarm_sleep() noexcept { disarm_wake_flag(&control_->worker_sleeps); }
+void ServerRing::arm_sleep() noexcept {
+  arm_wake_flag(&control_->worker_sleeps);
+}
+void ServerRing::disarm_sleep() noexcept {
+  disarm_wake_flag(&control_->worker_sleeps);
+}
 
 void ServerRing::beat() noexcept {
   __atomic_store_n(&control_->heartbeat, ++beats_, __ATOMIC_RELAXED);  // relaxed: orders nothing

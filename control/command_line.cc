@@ -1,0 +1,80 @@
+#include "control/command_line.h"
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <system_error>
+
+namespace kelp {
+namespace {
+
+constexpr const char* kFooter =
+    "\nSettings come from the defaults, then the configuration file, then the flags above.\n"
+    "The file is --config, or /etc/kelp/kelpd.toml where that exists; docs/configuration.md lists\n"
+    "its keys. A quick start, serving volumes no volume server is writing to:\n"
+    "  kelpd --volume-dir /data/seaweedfs --run-dir /tmp/kelp\n";
+
+void declare(CLI::App& app, CommandLine& line) {
+  app.footer(kFooter);
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+  app.add_option("--config", line.config_file, "Configuration file (TOML)")->type_name("FILE");
+  app.add_flag("--check", line.check, "Check the configuration and exit");
+  app.add_option("--volume-dir", line.volume_dirs,
+                 "Directory of .dat files to serve, in place of the file's; repeatable")
+      ->type_name("DIR")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--idx-dir", line.idx_dir,
+                 "Directory of the .idx files, where it is not the --volume-dir")
+      ->type_name("DIR");
+  app.add_option("--run-dir", line.run_dir, "Directory of the sockets and the lock file")
+      ->type_name("DIR");
+  app.add_option("--cpus", line.cpus, "CPUs of the workers: 1 or 1,3 or 2-3")->type_name("LIST");
+  app.add_option("--log-level", line.log_level, "debug, info, warning or error")
+      ->type_name("LEVEL");
+}
+
+/// A directory given on the command line is meant from where the caller stands.
+std::string absolute(const std::string& path) {
+  std::error_code failed;
+  const std::filesystem::path full = std::filesystem::absolute(path, failed);
+  return failed || path.empty() ? path : full.lexically_normal().string();
+}
+
+void make_absolute(CommandLine& line) {
+  for (std::string& dir : line.volume_dirs) dir = absolute(dir);
+  if (line.idx_dir) line.idx_dir = absolute(*line.idx_dir);
+  if (line.run_dir) line.run_dir = absolute(*line.run_dir);
+}
+
+}  // namespace
+
+Result<CommandLine> parse_command_line(int argc, char** argv) {
+  try {
+    CommandLine line;
+    bool version = false;
+    CLI::App app("kelpd: serves SeaweedFS needles to programs of this host through shared memory",
+                 "kelpd");
+    declare(app, line);
+    app.add_flag("--version", version, "Print the version and exit");
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::CallForHelp&) {
+      line.answer = app.help();
+      return line;
+    } catch (const CLI::ParseError& error) {
+      return plain_error(std::string(error.what()) + " (kelpd --help lists the options)");
+    }
+    if (version) line.answer = "kelpd " KELP_PROJECT_VERSION "\n";
+    if (line.idx_dir && line.volume_dirs.empty() && !line.answer) {
+      return plain_error(
+          "--idx-dir says where the .idx files of a --volume-dir lie: give that too, or write "
+          "idx_dir under [[target.directory]] of the configuration file");
+    }
+    make_absolute(line);
+    return line;
+  } catch (const std::exception& error) {
+    return plain_error(std::string("cannot read the command line: ") + error.what());
+  }
+}
+
+}  // namespace kelp

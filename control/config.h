@@ -1,0 +1,103 @@
+// Kelpd's configuration as plain structs, one per TOML section, and how it is loaded.
+// Read by the control thread at start; afterwards immutable, so any thread may read its copy.
+// Names, ranges and texts of the keys are declared once, in config_keys.cc.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "control/command_line.h"
+#include "shm_ring/result.h"
+
+namespace kelp {
+
+enum class LogLevel : std::uint8_t { kDebug, kInfo, kWarning, kError };
+
+/// How a worker waits for work.
+enum class Polling : std::uint8_t {
+  kAdaptive,  ///< spins for spin_us, then sleeps until something wakes it
+  kPoll,      ///< never sleeps: a whole CPU, for the lowest latency
+};
+
+enum class HugePages : std::uint8_t {
+  kPrefer,   ///< 4 KiB pages, with one warning, where the pool is empty
+  kRequire,  ///< a client that would not get them is refused
+  kOff,
+};
+
+/// [daemon]
+struct DaemonConfig {
+  std::string run_dir = "/run/kelp";      ///< sockets and lock file; absolute, at most 94 bytes
+  LogLevel log_level = LogLevel::kInfo;   ///< lines below it are not written
+  std::uint32_t drain_timeout_ms = 5000;  ///< SIGTERM waits so long for reads; 0..600000
+};
+
+/// [worker]
+struct WorkerConfig {
+  std::vector<int> cpus;                 ///< the CPU of each worker; empty: one, not pinned
+  Polling polling = Polling::kAdaptive;  ///< how it waits
+  std::uint32_t spin_us = 50;            ///< adaptive: spins so long before it sleeps; 0..100000
+  std::uint32_t ops = 4096;              ///< reads in flight per worker; 64..65536
+};
+
+/// [client]
+struct ClientConfig {
+  std::uint32_t ring_entries = 256;           ///< of a submission ring; power of two, 4..65536
+  std::uint32_t max_clients = 256;            ///< connected at once; 1..4096
+  std::uint32_t max_channels = 64;            ///< per client; 1..64
+  std::uint64_t max_data_bytes = 1ull << 30;  ///< data area of one client; 64 KiB..1 TiB
+  std::uint32_t max_timeout_ms = 60000;       ///< a longer timeout is cut to it; 1..3600000
+  HugePages hugepages = HugePages::kPrefer;   ///< for the data areas
+  std::uint32_t socket_mode = 0660;           ///< permission bits of attach.sock and control.sock
+  std::string socket_group;                   ///< their group; empty: left as it is
+};
+
+/// [[target.directory]]: volumes served without a volume server that attests them.
+struct TargetDirectory {
+  std::string path;     ///< holds the .dat files; absolute
+  std::string idx_dir;  ///< holds the .idx files; empty: beside the .dat files
+  friend bool operator==(const TargetDirectory&, const TargetDirectory&) = default;
+};
+
+/// [target]
+struct TargetConfig {
+  std::uint32_t rescan_ms = 2000;  ///< looks for new and vanished volumes; 100..3600000
+  std::uint64_t gzip_max_output_bytes = 1ull << 30;  ///< of one needle; 64 KiB..1 TiB
+  std::uint32_t gzip_max_ratio = 1100;  ///< inflated to stored; 1..1100, DEFLATE ends at 1032
+  std::uint64_t inline_inflate_bytes = 262144;  ///< larger ones go to the loader; 0..16 MiB
+  std::uint32_t reload_wait_ms = 1000;  ///< a read waits so long for a reloading index; 0..60000
+  std::vector<TargetDirectory> directories;  ///< at least one
+};
+
+/// One effective item, for /config: where its value comes from.
+struct ConfigOrigin {
+  std::string key;     ///< "worker.spin_us", "target.directory[0].path"
+  std::string value;   ///< as JSON text: 50, "adaptive", [1]
+  std::string origin;  ///< "default", "FILE:LINE" or "--flag"
+};
+
+struct Config {
+  DaemonConfig daemon;
+  WorkerConfig worker;
+  ClientConfig client;
+  TargetConfig target;
+  std::vector<ConfigOrigin> origins;  ///< every key, in the order of the sample file
+};
+
+/// Defaults, then the file, then the flags; then what must hold between them, and that the named
+/// directories are there. The first thing that does not fit is the error: key, file, line, remedy.
+/// Without --config: default_file if it exists, else no file.
+Result<Config> load_config(const CommandLine& flags,
+                           std::string_view default_file = "/etc/kelp/kelpd.toml");
+
+/// "debug", "info", "warning", "error"
+std::string_view log_level_name(LogLevel level) noexcept;
+/// "adaptive", "poll"
+std::string_view polling_name(Polling polling) noexcept;
+/// "prefer", "require", "off"
+std::string_view hugepages_name(HugePages hugepages) noexcept;
+
+}  // namespace kelp

@@ -1,0 +1,194 @@
+#include "control/config_keys.h"
+
+#include <algorithm>
+#include <array>
+
+#include "control/config_key_kinds.h"
+
+namespace kelp {
+namespace {
+
+constexpr std::array<Choice<LogLevel>, 4> kLogLevels = {{{LogLevel::kDebug, "debug"},
+                                                         {LogLevel::kInfo, "info"},
+                                                         {LogLevel::kWarning, "warning"},
+                                                         {LogLevel::kError, "error"}}};
+constexpr std::array<Choice<Polling>, 2> kPollings = {
+    {{Polling::kAdaptive, "adaptive"}, {Polling::kPoll, "poll"}}};
+constexpr std::array<Choice<HugePages>, 3> kHugePages = {
+    {{HugePages::kPrefer, "prefer"}, {HugePages::kRequire, "require"}, {HugePages::kOff, "off"}}};
+
+// sun_path holds 107 bytes, and "/control.sock" is 13 of them.
+constexpr std::size_t kMaxRunDirBytes = 94;
+constexpr std::size_t kMaxPathBytes = 3072;  // room below PATH_MAX for the file's own name
+constexpr std::uint64_t kKiB = 1024;
+constexpr std::uint64_t kMiB = 1024 * kKiB;
+constexpr std::uint64_t kTiB = kMiB * kMiB;
+
+constexpr std::array<std::string_view, 4> kSections = {"daemon", "worker", "client", "target"};
+
+/// A field of a section: `section` and `member` point at it.
+template <class Section, class T>
+ConfigField<T> at(Section Config::*section, T Section::*member) {
+  return [=](Config& config, std::size_t) -> T& { return config.*section.*member; };
+}
+
+ConfigField<std::string> in_directory(std::string TargetDirectory::*member) {
+  return [=](Config& config, std::size_t entry) -> std::string& {
+    return config.target.directories[entry].*member;
+  };
+}
+
+void add_daemon_and_worker(std::vector<ConfigKey>& keys) {
+  const auto daemon = [](auto member) { return at(&Config::daemon, member); };
+  keys.push_back(path_key("daemon.run_dir", daemon(&DaemonConfig::run_dir), kMaxRunDirBytes,
+                          "Directory of the sockets and the lock file."));
+  keys.push_back(choice_key<LogLevel>("daemon.log_level", daemon(&DaemonConfig::log_level),
+                                      kLogLevels, "Log lines below this level are not written."));
+  keys.push_back(number_key("daemon.drain_timeout_ms", daemon(&DaemonConfig::drain_timeout_ms),
+                            {0, 600000, "milliseconds"},
+                            "How long SIGTERM waits for the reads in flight."));
+
+  const auto worker = [](auto member) { return at(&Config::worker, member); };
+  keys.push_back(cpus_key("worker.cpus", worker(&WorkerConfig::cpus),
+                          "The CPU the worker is pinned to; empty: not pinned."));
+  keys.push_back(choice_key<Polling>(
+      "worker.polling", worker(&WorkerConfig::polling), kPollings,
+      "adaptive sleeps when there is nothing to do; poll takes a whole CPU, always."));
+  keys.push_back(number_key("worker.spin_us", worker(&WorkerConfig::spin_us),
+                            {0, 100000, "microseconds"},
+                            "How long an adaptive worker spins before it sleeps."));
+  keys.push_back(number_key("worker.ops", worker(&WorkerConfig::ops), {64, 65536, "reads"},
+                            "Reads in flight per worker; more wait in their rings."));
+}
+
+void add_client(std::vector<ConfigKey>& keys) {
+  const auto client = [](auto member) { return at(&Config::client, member); };
+  keys.push_back(power_of_two_key("client.ring_entries", client(&ClientConfig::ring_entries),
+                                  {4, 65536, "entries"},
+                                  "Submission ring of a client that asks for no size."));
+  keys.push_back(number_key("client.max_clients", client(&ClientConfig::max_clients),
+                            {1, 4096, "clients"}, "Clients connected at once."));
+  keys.push_back(number_key("client.max_channels", client(&ClientConfig::max_channels),
+                            {1, 64, "channels"},
+                            "Channels of one client: threads that read at once."));
+  keys.push_back(bytes_key("client.max_data_bytes", client(&ClientConfig::max_data_bytes),
+                           {64 * kKiB, kTiB, ""}, "Largest data area of one client."));
+  keys.push_back(number_key("client.max_timeout_ms", client(&ClientConfig::max_timeout_ms),
+                            {1, 3600000, "milliseconds"},
+                            "A read that asks for a longer timeout gets this one."));
+  keys.push_back(choice_key<HugePages>(
+      "client.hugepages", client(&ClientConfig::hugepages), kHugePages,
+      "Hugepages for data areas: where there are any, or nothing else, or never."));
+  keys.push_back(mode_key("client.socket_mode", client(&ClientConfig::socket_mode),
+                          "Permission bits of attach.sock and control.sock."));
+  keys.push_back(text_key("client.socket_group", client(&ClientConfig::socket_group),
+                          "group name, or empty",
+                          "Group of both sockets; empty leaves it as it is."));
+}
+
+void add_target(std::vector<ConfigKey>& keys) {
+  const auto target = [](auto member) { return at(&Config::target, member); };
+  keys.push_back(number_key("target.rescan_ms", target(&TargetConfig::rescan_ms),
+                            {100, 3600000, "milliseconds"},
+                            "How often the directories are searched for new volumes."));
+  keys.push_back(bytes_key("target.gzip_max_output_bytes",
+                           target(&TargetConfig::gzip_max_output_bytes), {64 * kKiB, kTiB, ""},
+                           "A compressed needle that inflates to more is refused."));
+  keys.push_back(number_key(
+      "target.gzip_max_ratio", target(&TargetConfig::gzip_max_ratio), {1, 1100, "to 1"},
+      "One that inflates to more than so many times its size is refused; DEFLATE ends at 1032."));
+  keys.push_back(bytes_key("target.inline_inflate_bytes",
+                           target(&TargetConfig::inline_inflate_bytes), {0, 16 * kMiB, ""},
+                           "Compressed needles above this size are inflated off the worker."));
+  keys.push_back(number_key(
+      "target.reload_wait_ms", target(&TargetConfig::reload_wait_ms), {0, 60000, "milliseconds"},
+      "How long a read waits for an index that is being reloaded, before the next path."));
+  keys.push_back(path_key("target.directory.path", in_directory(&TargetDirectory::path),
+                          kMaxPathBytes, "A directory of .dat files to serve."));
+  keys.push_back(path_key("target.directory.idx_dir", in_directory(&TargetDirectory::idx_dir),
+                          kMaxPathBytes, "Its .idx files, where they lie elsewhere."));
+}
+
+std::vector<ConfigKey> build_keys() {
+  std::vector<ConfigKey> keys;
+  add_daemon_and_worker(keys);
+  add_client(keys);
+  add_target(keys);
+  return keys;
+}
+
+/// Levenshtein's distance, in one row.
+std::size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<std::size_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = j;
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    std::size_t diagonal = row[0];
+    row[0] = i;
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const std::size_t replaced = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+std::string_view last_part(std::string_view name) {
+  const std::size_t dot = name.rfind('.');
+  return dot == std::string_view::npos ? name : name.substr(dot + 1);
+}
+
+template <class E, std::size_t N>
+std::string_view choice_name(const std::array<Choice<E>, N>& choices, E value) noexcept {
+  for (const Choice<E>& choice : choices) {
+    if (choice.value == value) return choice.name;
+  }
+  return "?";
+}
+
+}  // namespace
+
+std::span<const ConfigKey> config_keys() {
+  static const std::vector<ConfigKey> keys = build_keys();
+  return keys;
+}
+
+const ConfigKey* find_config_key(std::string_view name) {
+  for (const ConfigKey& key : config_keys()) {
+    if (key.name == name) return &key;
+  }
+  return nullptr;
+}
+
+bool is_config_section(std::string_view name) {
+  return std::find(kSections.begin(), kSections.end(), name) != kSections.end();
+}
+
+std::string_view nearest_config_key(std::string_view name) {
+  constexpr std::size_t kLongestName = 64;  // longer ones are not worth the quadratic comparison
+  if (name.size() > kLongestName) return {};
+  std::string_view nearest;
+  std::size_t least = std::max<std::size_t>(2, name.size() / 4) + 1;
+  const auto consider = [&](std::string_view candidate, std::size_t distance) {
+    if (distance < least) nearest = candidate, least = distance;
+  };
+  for (const ConfigKey& key : config_keys()) {
+    consider(key.name, edit_distance(name, key.name));
+    // The right key in the wrong section, or in none.
+    if (last_part(key.name) == last_part(name)) consider(key.name, 1);
+  }
+  for (const std::string_view section : kSections) consider(section, edit_distance(name, section));
+  return nearest;
+}
+
+std::string_view log_level_name(LogLevel level) noexcept {
+  return choice_name(kLogLevels, level);
+}
+std::string_view polling_name(Polling polling) noexcept {
+  return choice_name(kPollings, polling);
+}
+std::string_view hugepages_name(HugePages hugepages) noexcept {
+  return choice_name(kHugePages, hugepages);
+}
+
+}  // namespace kelp

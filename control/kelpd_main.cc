@@ -1,0 +1,50 @@
+// kelpd: command line, configuration, then the control thread's loop.
+#include <signal.h>
+
+#include <cstdio>
+
+#include "control/config.h"
+#include "control/daemon.h"
+#include "control/log.h"
+
+namespace {
+
+int fail(const kelp::Error& error) {
+  std::fprintf(stderr, "kelpd: %s\n", error.what.c_str());
+  return 1;
+}
+
+/// Before any thread starts, so that all inherit it: signals are read by the control thread.
+void block_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  ::signal(SIGPIPE, SIG_IGN);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto flags = kelp::parse_command_line(argc, argv);
+  if (!flags) {
+    std::fprintf(stderr, "kelpd: %s\n", flags.error().what.c_str());
+    return 2;
+  }
+  if (flags->answer) {
+    std::fputs(flags->answer->c_str(), stdout);
+    return 0;
+  }
+  auto config = kelp::load_config(*flags);
+  if (!config) return fail(config.error());
+  if (flags->check) {
+    std::puts("the configuration is sound");
+    return 0;
+  }
+  block_signals();
+  kelp::set_log_level(config->daemon.log_level);
+  auto daemon = kelp::Daemon::start(std::move(*config));
+  if (!daemon) return fail(daemon.error());
+  return (*daemon)->run();
+}

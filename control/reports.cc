@@ -1,0 +1,166 @@
+#include "control/reports.h"
+
+#include <unistd.h>
+
+#include <array>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "control/worker_metrics.h"
+
+namespace kelp {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+std::string text(const Json& document) {
+  // Names of files and clients are bytes; what is not UTF-8 is shown as a replacement character.
+  return document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+const char* state_name(VolumeState state) {
+  switch (state) {
+    case VolumeState::kLoading:
+      return "loading";
+    case VolumeState::kServing:
+      return "serving";
+    case VolumeState::kUseHttp:
+      return "use_http";
+    case VolumeState::kRefused:
+      return "refused";
+  }
+  return "unknown";
+}
+
+double uptime_s(const ReportSources& sources) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - sources.started).count();
+}
+
+struct StateCounts {
+  std::size_t serving = 0;
+  std::size_t loading = 0;
+  std::size_t use_http = 0;
+  std::size_t refused = 0;
+};
+
+StateCounts count_states(const std::vector<VolumeReport>& volumes) {
+  StateCounts counts;
+  for (const VolumeReport& volume : volumes) {
+    switch (volume.state) {
+      case VolumeState::kServing:
+        ++counts.serving;
+        break;
+      case VolumeState::kLoading:
+        ++counts.loading;
+        break;
+      case VolumeState::kUseHttp:
+        ++counts.use_http;
+        break;
+      case VolumeState::kRefused:
+        ++counts.refused;
+        break;
+    }
+  }
+  return counts;
+}
+
+}  // namespace
+
+std::string health_json(const ReportSources& sources) {
+  const Loader& loader = sources.workers.front()->loader();
+  const StateCounts counts = count_states(loader.catalog().reports());
+  const std::vector<DirectoryTrouble> troubles = loader.catalog().troubles();
+
+  Json reasons = Json::array();
+  for (const DirectoryTrouble& trouble : troubles) reasons.push_back(trouble.what);
+  if (counts.refused > 0) {
+    reasons.push_back(std::to_string(counts.refused) + " volumes cannot be opened; see /volumes");
+  }
+  if (!loader.settled()) reasons.push_back("the volume directories are still being read");
+  if (sources.draining) reasons.push_back("draining: no new requests are taken");
+
+  Json notes = Json::array();
+  notes.push_back("volumes are served unattested: no volume server vouches for their directories");
+  if (!sources.hugepage_note.empty()) notes.push_back(sources.hugepage_note);
+
+  const bool failed = troubles.size() >= sources.config->target.directories.size() &&
+                      counts.serving == 0 && !troubles.empty();
+  Json health;
+  health["status"] = failed ? "failed" : reasons.empty() ? "healthy" : "degraded";
+  health["reasons"] = reasons;
+  health["notes"] = notes;
+  health["version"] = KELP_PROJECT_VERSION;
+  health["pid"] = ::getpid();
+  health["uptime_s"] = uptime_s(sources);
+  health["workers"] = sources.workers.size();
+  health["clients"] = sources.clients;
+  health["volumes"] = {{"serving", counts.serving},
+                       {"loading", counts.loading},
+                       {"use_http", counts.use_http},
+                       {"refused", counts.refused}};
+  health["attested"] = false;
+  return text(health);
+}
+
+std::string volumes_json(const ReportSources& sources) {
+  Json list = Json::array();
+  for (const VolumeReport& volume : sources.workers.front()->loader().catalog().reports()) {
+    const VolumeCounters& counters = *volume.counters;
+    Json entry;
+    entry["id"] = static_cast<std::uint32_t>(volume.id);
+    entry["collection"] = volume.collection;
+    entry["state"] = state_name(volume.state);
+    entry["reason"] = volume.reason;
+    entry["attested"] = false;
+    entry["dir"] = volume.directory;
+    entry["version"] = volume.version;
+    entry["offset_bytes"] = counters.offset_width.load();
+    entry["revision"] = volume.revision;
+    entry["generation"] = counters.generation.load();
+    entry["needles"] = counters.needles.load();
+    entry["dat_bytes"] = volume.dat_bytes;
+    entry["idx_bytes"] = counters.idx_bytes.load();
+    entry["reads"] = counters.reads.load();
+    entry["corrupt"] = counters.corrupt.load();
+    list.push_back(std::move(entry));
+  }
+  return text({{"volumes", list}});
+}
+
+std::string stats_json(const ReportSources& sources) {
+  Json workers = Json::array();
+  for (const Worker* worker : sources.workers) {
+    Json entry;
+    entry["id"] = worker->options().index;
+    entry["cpu"] = worker->options().cpu < 0 ? Json(nullptr) : Json(worker->options().cpu);
+    entry["polling"] = worker->options().always_poll ? "poll" : "adaptive";
+    entry["cpu_time_s"] = static_cast<double>(worker->cpu_time_ns()) / 1e9;
+    for (const WorkerMetric& metric : worker_metrics(*worker)) {
+      const std::string name =
+          metric.label.empty() ? metric.name : metric.name + "_" + metric.label;
+      entry["counters"][name] = metric.value;
+    }
+    for (const auto& [name, histogram] : worker_histograms(*worker)) {
+      const auto us = [&](double fraction) {
+        return static_cast<double>(histogram->quantile(fraction)) / 1000.0;
+      };
+      entry["latency_us"][name] = {
+          {"count", histogram->count()}, {"p50", us(0.5)}, {"p90", us(0.9)}, {"p99", us(0.99)},
+          {"p999", us(0.999)},           {"max", us(1.0)}};
+    }
+    workers.push_back(std::move(entry));
+  }
+  return text({{"uptime_s", uptime_s(sources)}, {"workers", workers}});
+}
+
+std::string config_json(const ReportSources& sources) {
+  Json items = Json::array();
+  for (const ConfigOrigin& item : sources.config->origins) {
+    Json value = Json::parse(item.value, nullptr, false);
+    if (value.is_discarded()) value = item.value;
+    items.push_back({{"key", item.key}, {"value", value}, {"origin", item.origin}});
+  }
+  return text({{"items", items}});
+}
+
+}  // namespace kelp

@@ -1,0 +1,32 @@
+// What the daemon tells people, as JSON and as Prometheus text. docs/kelpctl.md names the fields.
+// Control thread; reads counters while workers write them.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "control/config.h"
+#include "dataplane/worker/worker.h"
+
+namespace kelp {
+
+/// What the reports draw from; all outlives the call.
+struct ReportSources {
+  const Config* config = nullptr;
+  std::vector<const Worker*> workers;
+  std::size_t clients = 0;
+  std::string hugepage_note;  ///< "" or why ordinary pages are used
+  bool draining = false;
+  std::chrono::steady_clock::time_point started;
+};
+
+/// {"status": "healthy" | "degraded" | "failed", "reasons": [...], "notes": [...], ...}
+std::string health_json(const ReportSources& sources);
+std::string stats_json(const ReportSources& sources);
+std::string volumes_json(const ReportSources& sources);
+std::string config_json(const ReportSources& sources);
+std::string metrics_text(const ReportSources& sources);
+
+}  // namespace kelp

@@ -1,0 +1,49 @@
+#include "control/worker_metrics.h"
+
+#include "shm_ring/kelp.h"
+
+namespace kelp {
+
+std::vector<WorkerMetric> worker_metrics(const Worker& worker) {
+  const WorkerCounters& c = worker.counters();
+  std::vector<WorkerMetric> metrics{
+      {"polls", "", "Turns of the polling loop.", c.polls.value()},
+      {"idle_polls", "", "Turns that found nothing to do.", c.idle_polls.value()},
+      {"sleeps", "", "Times the worker slept.", c.sleeps.value()},
+      {"client_wakes", "", "System calls that woke a client.", c.client_wakes.value()},
+      {"reads", "", "Read requests taken.", c.reads.value()},
+      {"stats", "", "Stat requests taken.", c.stats.value()},
+      {"nops", "", "No-op requests taken.", c.nops.value()},
+      {"bytes", "", "Payload bytes delivered.", c.bytes.value()},
+      {"storage_inline", "", "Reads served without leaving the worker.", c.storage_inline.value()},
+      {"storage_waits", "", "Reads that had to wait for storage.", c.storage_waits.value()},
+      {"private_inline", "", "Needles inflated or checked again on the worker.",
+       c.private_inline.value()},
+      {"private_handed_over", "", "Needles inflated or checked again by the loader.",
+       c.private_handed_over.value()},
+      {"restarts", "", "Reads begun again because the volume had changed under them.",
+       c.restarts.value()},
+      {"volume_waits", "", "Reads that waited for an index to be loaded.", c.volume_waits.value()},
+      {"buffers_held", "", "Deadlines that passed while bytes could still land.",
+       c.buffers_held.value()},
+      {"buffers_released", "", "Held buffers let go.", c.buffers_released.value()},
+      {"rings_condemned", "", "Rings cut off for breaking the protocol.",
+       c.rings_condemned.value()},
+      {"clients_condemned", "", "Clients cut off for taking pages out of their memory.",
+       c.clients_condemned.value()},
+  };
+  for (std::size_t status = 0; status < c.completions.size(); ++status) {
+    const std::uint64_t value = c.completions[status].value();
+    const char* name = kelp_status_name(static_cast<kelp_status>(status));
+    if (value == 0 && status != KELP_OK) continue;
+    metrics.push_back({"completions", name, "Completions by status.", value});
+  }
+  return metrics;
+}
+
+std::vector<std::pair<std::string, const Histogram*>> worker_histograms(const Worker& worker) {
+  const WorkerLatencies& latencies = worker.latencies();
+  return {{"read", &latencies.read}, {"stat", &latencies.stat}, {"nop", &latencies.nop}};
+}
+
+}  // namespace kelp

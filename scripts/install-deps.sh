@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Installs the Debian packages Kelp is built and tested with, where they are missing. Does nothing when all are there.
+#   scripts/install-deps.sh           to build and to run scripts/quickstart.sh
+#   scripts/install-deps.sh --tests   and for scripts/test.sh and scripts/bench/
+set -euo pipefail
+
+packages=(
+  g++ cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv zstd
+  libexpected-dev libtomlplusplus-dev libcli11-dev doctest-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
+  libmicrohttpd-dev libcurl4-openssl-dev libisal-dev libabsl-dev
+)
+case "${1:-}" in
+  "") ;;
+  --tests) packages+=(zlib1g-dev wrk clang-format) ;;
+  *) sed -n '2,4s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
+
+if ! command -v dpkg-query >/dev/null; then
+  echo "This is not Debian. Needed are the equivalents of: ${packages[*]}" >&2
+  exit 1
+fi
+
+# dpkg-query exits with 1 for names it has never heard of; those are missing all the same.
+installed=$(dpkg-query -W -f '${db:Status-Abbrev} ${Package}\n' "${packages[@]}" 2>/dev/null | sed -n 's/^ii  *//p' || true)
+missing=()
+for package in "${packages[@]}"; do
+  grep -qxF -- "$package" <<<"$installed" || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then
+  echo "All ${#packages[@]} Debian packages are installed."
+  exit 0
+fi
+
+as_root=()
+if ((EUID != 0)); then
+  if ! command -v sudo >/dev/null; then
+    echo "Missing Debian packages: ${missing[*]}" >&2
+    echo "Neither root nor sudo is at hand. As root: apt-get install ${missing[*]}" >&2
+    exit 1
+  fi
+  as_root=(sudo)
+fi
+echo "Installing ${#missing[@]} Debian packages: ${missing[*]}"
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null

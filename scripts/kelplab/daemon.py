@@ -1,0 +1,68 @@
+"""kelpd beside a weed, and kelpctl."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .process import Child, LabError, wait_until
+
+# Exit codes of kelpctl.
+OK, NOT_FOUND, WRONG_COOKIE, EXPIRED, CORRUPT, USE_HTTP, UNAVAILABLE = 0, 3, 4, 5, 6, 7, 8
+BAD_FID, BROKEN_GZIP, RANGE = 2, 10, 11
+
+
+class Daemon:
+    """A kelpd in the foreground; a context manager that stops it and wants exit code 0 from it."""
+
+    def __init__(self, programs: Path, home: Path, volume_dir: Path, *, idx_dir: Path | None = None,
+                 flags: Sequence[str] = (), keep: bool = False) -> None:
+        self.kelpctl_path = programs / "kelpctl"
+        self.run_dir = home / "run"
+        self.keep = keep
+        self.arguments = [programs / "kelpd", "--volume-dir", volume_dir, *(["--idx-dir", idx_dir] if idx_dir else []),
+                          "--run-dir", self.run_dir, *flags]
+        self.log = home / "kelpd.log"
+        self.child: Child
+
+    def __enter__(self) -> Daemon:
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        self.child = Child("kelpd", self.arguments, self.log, keep=self.keep)
+        try:
+            wait_until("kelpd", lambda: self.kelpctl("health").returncode == 0, [self.child])
+        except BaseException:
+            self.child.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self.keep and kind is None:
+            return
+        code = self.child.stop()
+        if code != 0 and kind is None:
+            raise LabError(f"kelpd ended with exit code {code} after SIGTERM, not 0.\n{self.child.log_tail(40)}")
+
+    def kelpctl(self, *words: str, timeout_s: float = 30) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run([self.kelpctl_path, "--run-dir", self.run_dir, *words], stdin=subprocess.DEVNULL,
+                              capture_output=True, timeout=timeout_s, check=False)
+
+    def read(self, fid: str, *options: str) -> tuple[int, bytes]:
+        """Exit code and bytes of `kelpctl read`."""
+        done = self.kelpctl("read", *options, "--", fid)
+        return done.returncode, done.stdout
+
+    def volumes(self) -> list[dict[str, Any]]:
+        done = self.kelpctl("--json", "volumes")
+        if done.returncode != 0:
+            return []
+        return json.loads(done.stdout)["volumes"]
+
+    def wait_serving(self, vids: Iterable[int], deadline_s: float = 30) -> None:
+        """Until kelpd serves at least these volumes."""
+        wanted = set(vids)
+        wait_until(f"kelpd to serve volumes {sorted(wanted)}",
+                   lambda: wanted <= {volume["id"] for volume in self.volumes() if volume["state"] == "serving"},
+                   [self.child], deadline_s)

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Installs what is missing, checks the layout of the code, builds with warnings as errors and runs every test: ring and
+# worker under the thread sanitizer, all under the address and undefined-behaviour sanitizers, all in the release build
+# against real SeaweedFS servers. Ends with ctest's summaries; exit code 0 when everything passed.
+#
+#   scripts/test.sh            everything
+#   scripts/test.sh --quick    the release build only
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+presets=(tsan asan release)
+case "${1:-}" in
+  "") ;;
+  --quick) presets=(release) ;;
+  *) sed -n '2,7s/^# \{0,1\}//p' "scripts/${0##*/}"
+     [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
+esac
+
+say() { printf '[%4d s] %s\n' "$SECONDS" "$1"; }
+
+failed=()
+summaries=()
+
+check_format() {
+  local files offending
+  mapfile -t files < <(git ls-files -co --exclude-standard -- '*.h' '*.cc' '*.c')
+  if offending=$(clang-format --dry-run --Werror "${files[@]}" 2>&1); then return; fi
+  offending=$(sed -n 's/^\(.*\):[0-9]*:[0-9]*: error: .*clang-format.*/\1/p' <<<"$offending" | sort -u)
+  printf 'clang-format would change:\n%s\n' "$offending"
+  failed+=("clang-format")
+}
+
+build() {
+  local preset=$1 log=build/$1/build.log
+  mkdir -p "build/$preset"
+  if { cmake --preset "$preset" -DKELP_WERROR=ON && cmake --build --preset "$preset"; } >"$log" 2>&1; then
+    return 0
+  fi
+  tail -n 60 "$log"
+  failed+=("build of $preset (all output: $log)")
+  return 1
+}
+
+run_tests() {
+  local preset=$1 log=build/$1/ctest.log
+  ctest --preset "$preset" --output-on-failure | tee "$log" || failed+=("tests of $preset")
+  summaries+=("$preset: $(sed -n '/% tests passed/,$p' "$log")")
+}
+
+say "checking packages"
+scripts/install-deps.sh --tests
+say "checking the layout of the code"
+check_format
+for preset in "${presets[@]}"; do
+  say "building $preset"
+  if build "$preset"; then
+    say "testing $preset"
+    run_tests "$preset"
+  fi
+done
+
+say "summary"
+printf '%s\n\n' "${summaries[@]}"
+if ((${#failed[@]} > 0)); then
+  printf 'FAILED: %s\n' "${failed[@]}"
+  exit 1
+fi

@@ -1,0 +1,249 @@
+#include "control/config.h"
+
+#include <doctest/doctest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "control/temp_dir.h"
+
+using kelp::CommandLine;
+using kelp::Config;
+using kelp::Result;
+using kelp::test::TempDir;
+
+namespace {
+
+constexpr const char* kNoFile = "/nonexistent/kelpd.toml";
+
+/// Loads `toml` (at DIR/kelpd.toml) with one real directory added by flag unless told otherwise.
+struct Loader {
+  TempDir dir;
+  CommandLine flags;
+
+  Loader() { flags.volume_dirs = {dir.path()}; }
+
+  Result<Config> load(const std::string& toml) {
+    flags.config_file = dir.write("kelpd.toml", toml);
+    return kelp::load_config(flags, kNoFile);
+  }
+  /// The error, without the directory in front of "kelpd.toml".
+  std::string error(const std::string& toml) {
+    const Result<Config> config = load(toml);
+    if (config) return "(accepted)";
+    const std::string& what = config.error().what;
+    const std::string prefix = dir.path() + "/";
+    return what.starts_with(prefix) ? what.substr(prefix.size()) : what;
+  }
+};
+
+const kelp::ConfigOrigin& origin(const Config& config, const std::string& key) {
+  for (const kelp::ConfigOrigin& item : config.origins) {
+    if (item.key == key) return item;
+  }
+  FAIL("no origin for " << key);
+  return config.origins.front();
+}
+
+}  // namespace
+
+TEST_CASE("every value of a file arrives in its struct") {
+  Loader loader;
+  loader.flags.volume_dirs.clear();
+  const std::string data = loader.dir.path();
+  const Result<Config> config = loader.load(
+      "[daemon]\nrun_dir = \"/r\"\nlog_level = \"error\"\ndrain_timeout_ms = 0\n"
+      "[worker]\ncpus = [1]\npolling = \"poll\"\nspin_us = 100000\nops = 64\n"
+      "[client]\nring_entries = 65536\nmax_clients = 1\nmax_channels = 1\n"
+      "max_data_bytes = \"64KiB\"\nmax_timeout_ms = 1\nhugepages = \"require\"\n"
+      "socket_mode = \"0600\"\nsocket_group = \"kelp\"\n"
+      "[target]\nrescan_ms = 100\ngzip_max_output_bytes = 65536\ngzip_max_ratio = 1\n"
+      "inline_inflate_bytes = 0\nreload_wait_ms = 0\n"
+      "[[target.directory]]\npath = \"" +
+      data + "\"\nidx_dir = \"/\"\n");
+  REQUIRE(config);
+  CHECK(config->daemon.run_dir == "/r");
+  CHECK(config->daemon.log_level == kelp::LogLevel::kError);
+  CHECK(config->daemon.drain_timeout_ms == 0);
+  CHECK(config->worker.cpus == std::vector{1});
+  CHECK(config->worker.polling == kelp::Polling::kPoll);
+  CHECK(config->worker.spin_us == 100000);
+  CHECK(config->worker.ops == 64);
+  CHECK(config->client.ring_entries == 65536);
+  CHECK(config->client.max_clients == 1);
+  CHECK(config->client.max_channels == 1);
+  CHECK(config->client.max_data_bytes == 65536);
+  CHECK(config->client.max_timeout_ms == 1);
+  CHECK(config->client.hugepages == kelp::HugePages::kRequire);
+  CHECK(config->client.socket_mode == 0600);
+  CHECK(config->client.socket_group == "kelp");
+  CHECK(config->target.rescan_ms == 100);
+  CHECK(config->target.gzip_max_output_bytes == 65536);
+  CHECK(config->target.gzip_max_ratio == 1);
+  CHECK(config->target.inline_inflate_bytes == 0);
+  CHECK(config->target.reload_wait_ms == 0);
+  REQUIRE(config->target.directories.size() == 1);
+  CHECK(config->target.directories[0] == kelp::TargetDirectory{data, "/"});
+}
+
+TEST_CASE("a value out of range is refused with file, line, key and range") {
+  Loader loader;
+  CHECK(loader.error("[worker]\n\nspin_us = 900000\n") ==
+        "kelpd.toml:3: worker.spin_us = 900000 is out of range: 0..100000 microseconds");
+  CHECK(loader.error("[worker]\nops = 63\n").find("64..65536 reads") != std::string::npos);
+  CHECK(loader.error("[worker]\nspin_us = -1\n").find("out of range") != std::string::npos);
+  CHECK(loader.error("[worker]\nspin_us = 4294967297\n").find("out of range") != std::string::npos);
+  CHECK(loader.error("[worker]\nspin_us = -9223372036854775808\n").find("out of range") !=
+        std::string::npos);
+  CHECK(loader.error("[client]\nring_entries = 300\n") ==
+        "kelpd.toml:2: client.ring_entries = 300 is not a power of two: "
+        "4..65536 entries");
+  CHECK(loader.error("[client]\nmax_data_bytes = \"2TiB\"\n") ==
+        "kelpd.toml:2: client.max_data_bytes = '2TiB' is out of range: 64 KiB..1 TiB");
+  CHECK(loader.error("[client]\nmax_data_bytes = -1\n").find("out of range") != std::string::npos);
+  CHECK(loader.error("[client]\nmax_data_bytes = \"64MB\"\n").find("KiB, MiB") !=
+        std::string::npos);
+}
+
+TEST_CASE("a value of the wrong kind is refused with the kind that would do") {
+  Loader loader;
+  CHECK(loader.error("[worker]\nspin_us = \"50\"\n") ==
+        "kelpd.toml:2: worker.spin_us = '50' is a text: expected a whole number, 0..100000 "
+        "microseconds");
+  CHECK(loader.error("[worker]\nspin_us = 1.5\n").find("a number with a fraction") !=
+        std::string::npos);
+  CHECK(loader.error("[worker]\nspin_us = true\n").find("a boolean") != std::string::npos);
+  CHECK(loader.error("[worker]\nspin_us = [1]\n").find("a list") != std::string::npos);
+  CHECK(loader.error("[worker.spin_us]\n").find("a table") != std::string::npos);
+  CHECK(loader.error("[worker]\npolling = 2024-01-01\n").find("date") != std::string::npos);
+  CHECK(loader.error("[worker]\npolling = \"fast\"\n") ==
+        "kelpd.toml:2: worker.polling = 'fast' is none of adaptive, poll");
+  CHECK(loader.error("[daemon]\nrun_dir = \"run\"\n").find("not an absolute path") !=
+        std::string::npos);
+  CHECK(loader.error("[daemon]\nrun_dir = \"/a\\u0000b\"\n").find("control character") !=
+        std::string::npos);
+  CHECK(loader.error("[daemon]\nrun_dir = \"/" + std::string(94, 'x') + "\"\n")
+            .find("longer than 94 bytes") != std::string::npos);
+}
+
+TEST_CASE("an unknown key or section is refused with the one that was meant") {
+  Loader loader;
+  CHECK(loader.error("[worker]\nspinus = 5\n") ==
+        "kelpd.toml:2: unknown key worker.spinus: did you mean worker.spin_us?");
+  CHECK(loader.error("[wroker]\nspin_us = 5\n") ==
+        "kelpd.toml:1: unknown section wroker: did you mean worker?");
+  CHECK(loader.error("spin_us = 5\n") ==
+        "kelpd.toml:1: unknown key spin_us: did you mean worker.spin_us?");
+  CHECK(loader.error("[client]\nspin_us = 5\n").find("worker.spin_us") != std::string::npos);
+  CHECK(loader.error("[zebra]\n").find("docs/configuration.md") != std::string::npos);
+  CHECK(loader.error("worker = 3\n").find("write [worker]") != std::string::npos);
+  CHECK(loader.error("\"worker.spin_us\" = 5\n").find("unknown key") != std::string::npos);
+  CHECK(loader.error(std::string(900, 'k') + " = 5\n").find("unknown key") != std::string::npos);
+}
+
+TEST_CASE("the first mistake in the file is the one reported") {
+  Loader loader;
+  CHECK(loader.error("[worker]\nspin_us = -1\n[client]\nbad = 1\n").starts_with("kelpd.toml:2:"));
+  CHECK(loader.error("[worker]\nbad = 1\n[client]\nmax_clients=0\n").starts_with("kelpd.toml:2:"));
+}
+
+TEST_CASE("one worker is supported, and asking for two says so") {
+  Loader loader;
+  CHECK(loader.error("[worker]\ncpus = [1, 3]\n").find("one worker") != std::string::npos);
+  CHECK(loader.error("[worker]\ncpus = [1, 1]\n").find("twice") != std::string::npos);
+  CHECK(loader.error("[worker]\ncpus = [-1]\n").find("0..1023") != std::string::npos);
+  CHECK(loader.error("[worker]\ncpus = [\"1\"]\n").find("list that holds") != std::string::npos);
+  CHECK(loader.load("[worker]\ncpus = \"3\"\n")->worker.cpus == std::vector{3});
+  CHECK(loader.load("[worker]\ncpus = []\n")->worker.cpus.empty());
+  loader.flags.cpus = "2-3";
+  CHECK(loader.error("").find("--cpus 2-3 asks for 2 workers") == 0);
+}
+
+TEST_CASE("a socket everyone may write to is refused") {
+  Loader loader;
+  CHECK(loader.error("[client]\nsocket_mode = \"0666\"\n").find("every user") != std::string::npos);
+  CHECK(loader.error("[client]\nsocket_mode = \"0060\"\n").find("locks out") != std::string::npos);
+  for (const char* bad : {"\"\"", "\"rw\"", "\"0868\"", "\"4660\"", "660", "\"-660\""}) {
+    CAPTURE(bad);
+    CHECK(loader.error(std::string("[client]\nsocket_mode = ") + bad + "\n").find("octal") !=
+          std::string::npos);
+  }
+}
+
+TEST_CASE("flags override the file, and each value tells where it comes from") {
+  Loader loader;
+  loader.flags.run_dir = "/elsewhere";
+  loader.flags.log_level = "debug";
+  const Result<Config> config = loader.load(
+      "[daemon]\nrun_dir = '/r'\n[worker]\nspin_us = 9\n"
+      "[[target.directory]]\npath = '/nowhere/at/all'\n");
+  REQUIRE(config);
+  CHECK(config->daemon.run_dir == "/elsewhere");
+  CHECK(config->daemon.log_level == kelp::LogLevel::kDebug);
+  CHECK(config->target.directories.size() == 1);
+  CHECK(origin(*config, "daemon.run_dir").origin == "--run-dir");
+  CHECK(origin(*config, "daemon.run_dir").value == "\"/elsewhere\"");
+  CHECK(origin(*config, "worker.spin_us").origin == loader.dir / "kelpd.toml:4");
+  CHECK(origin(*config, "worker.spin_us").value == "9");
+  CHECK(origin(*config, "worker.ops").origin == "default");
+  CHECK(origin(*config, "client.socket_mode").value == "\"0660\"");
+  CHECK(origin(*config, "target.directory[0].path").origin == "--volume-dir");
+}
+
+TEST_CASE("a flag's bad value names the flag") {
+  Loader loader;
+  loader.flags.log_level = "loud";
+  CHECK(loader.error("") == "--log-level loud is none of debug, info, warning, error");
+}
+
+TEST_CASE("without any directory the error says what to add") {
+  Loader loader;
+  loader.flags.volume_dirs.clear();
+  const std::string error = loader.error("");
+  CHECK(error.find("--volume-dir") != std::string::npos);
+  CHECK(error.find("[[target.directory]]") != std::string::npos);
+}
+
+TEST_CASE("directories that cannot be served are refused by name") {
+  Loader loader;
+  loader.flags.volume_dirs.clear();
+  const auto entry = [](const std::string& path) {
+    return "[[target.directory]]\npath = \"" + path + "\"\n";
+  };
+  const std::string data = loader.dir.path();
+  CHECK(loader.error(entry("/nowhere/at/all"))
+            .find("kelpd.toml:2: cannot use the directory "
+                  "/nowhere/at/all") == 0);
+  CHECK(loader.error(entry(loader.dir.write("file", "x"))).find("not a directory") !=
+        std::string::npos);
+  CHECK(loader.error(entry(data) + entry(data + "/.")).find("kelpd.toml:4: the directory ") == 0);
+  REQUIRE(::symlink(data.c_str(), (loader.dir / "link").c_str()) == 0);
+  CHECK(loader.error(entry(data) + entry(loader.dir / "link")).find("twice") != std::string::npos);
+  CHECK(loader.error("[[target.directory]]\n") ==
+        "kelpd.toml:1: [[target.directory]] has no path: add one");
+  CHECK(loader.error("[target.directory]\npath = '/'\n").find("two brackets") != std::string::npos);
+  CHECK(loader.error("[[target.directory]]\npaht = '/'\n").find("target.directory.path?") !=
+        std::string::npos);
+  CHECK(loader.error(entry(data) + "idx_dir = '/nowhere'\n").find("kelpd.toml:3:") == 0);
+}
+
+TEST_CASE("without --config the default file is used where it exists") {
+  const TempDir dir;
+  CommandLine flags;
+  flags.volume_dirs = {dir.path()};
+  REQUIRE(kelp::load_config(flags, dir / "none.toml"));
+  const std::string file = dir.write("kelpd.toml", "[worker]\nops = 100\n");
+  CHECK(kelp::load_config(flags, file)->worker.ops == 100);
+  flags.config_file = dir / "none.toml";
+  CHECK_FALSE(kelp::load_config(flags, file));
+}
+
+TEST_CASE("a file that may not be read is named") {
+  if (::geteuid() == 0) {
+    MESSAGE("skipped: root may read every file");
+    return;
+  }
+  Loader loader;
+  ::chmod(loader.dir.write("kelpd.toml", "").c_str(), 0);
+  loader.flags.config_file = loader.dir / "kelpd.toml";
+  CHECK(kelp::load_config(loader.flags, kNoFile).error().os_error == EACCES);
+}

@@ -1,0 +1,99 @@
+// The core promise, with a writer that never pauses: an append that returned before refresh()
+// began is there when refresh() answers "current".
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <chrono>
+#include <cstdlib>
+#include <thread>
+
+#include "support/volume_opening.h"
+#include "support/volume_writer.h"
+
+using kelp::NeedleId;
+using kelp::OffsetWidth;
+using kelp::Volume;
+using kelp::test::must_open;
+using kelp::test::TempDir;
+using kelp::test::VolumeWriter;
+using Freshness = kelp::Volume::Freshness;
+
+namespace {
+
+constexpr std::uint64_t kRows = 100'000;
+
+struct Observed {
+  std::uint64_t current = 0;
+  std::uint64_t behind = 0;
+  std::uint64_t replaced = 0;
+  std::uint64_t missed = 0;
+};
+
+/// One writer appends rows of ids 1, 2, ... and says how far it got; every third id is deleted
+/// again right after. The reader holds each "current" against what was said before it asked.
+Observed race(const std::filesystem::path& parent, OffsetWidth width) {
+  TempDir dir(parent);
+  VolumeWriter writer(dir.path(), {.width = width});
+  std::unique_ptr<Volume> volume = must_open(writer.paths());
+  std::atomic<std::uint64_t> acknowledged{0};
+  std::thread server([&] {
+    for (std::uint64_t id = 1; id <= kRows; ++id) {
+      writer.append_row({NeedleId{id}, 8 * id, 0});
+      if (id % 3 == 0) writer.append_row({NeedleId{id}, 8 * id, -1});
+      // release pairs with the acquire below: what was appended before is in the file.
+      acknowledged.store(id, std::memory_order_release);
+    }
+  });
+  Observed observed;
+  std::uint64_t promised = 0;
+  while (promised < kRows) {
+    promised = acknowledged.load(std::memory_order_acquire);
+    Freshness freshness = volume->refresh();
+    while (freshness == Freshness::kBehind) {
+      ++observed.behind;
+      freshness = volume->refresh();
+    }
+    if (freshness == Freshness::kReplaced) {
+      ++observed.replaced;
+      volume = must_open(writer.paths());
+      promised = 0;
+      continue;
+    }
+    if (freshness != Freshness::kCurrent) {
+      promised = 0;
+      continue;
+    }
+    ++observed.current;
+    // The newest few are what a race would lose.
+    for (std::uint64_t id = promised; id > 0 && promised - id < 4; --id) {
+      if (volume->find(NeedleId{id}).has_value() != (id % 3 != 0)) ++observed.missed;
+    }
+  }
+  server.join();
+  for (std::uint64_t id = 1; id <= kRows; ++id) {
+    if (volume->find(NeedleId{id}).has_value() != (id % 3 != 0)) ++observed.missed;
+  }
+  return observed;
+}
+
+void check_race(const std::filesystem::path& parent) {
+  for (const OffsetWidth width : {OffsetWidth::kFour, OffsetWidth::kFive}) {
+    const Observed observed = race(parent, width);
+    MESSAGE("current " << observed.current << ", behind " << observed.behind << ", replaced "
+                       << observed.replaced);
+    CHECK(observed.missed == 0);
+    CHECK(observed.current > 100);
+    CHECK(observed.replaced <= 2);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a refresh beside a busy writer misses nothing and replaces nothing") {
+  check_race(std::filesystem::temp_directory_path());
+}
+
+TEST_CASE("a refresh beside a busy writer on tmpfs misses nothing and replaces nothing") {
+  if (!std::filesystem::is_directory("/dev/shm")) return;
+  check_race("/dev/shm");
+}

@@ -1,0 +1,162 @@
+#include <doctest/doctest.h>
+#include <stdlib.h>
+
+#include "control/http_routes.h"
+#include "control/run_dir.h"
+#include "control/served_http.h"
+#include "tools/run_kelpctl.h"
+
+using kelp::HttpRequest;
+using kelp::HttpResponse;
+using kelp::test::contains;
+using kelp::test::Ran;
+using kelp::test::run;
+using kelp::test::TempDir;
+
+namespace {
+
+/// A control socket that answers every path with `body`.
+struct FakeDaemon {
+  explicit FakeDaemon(std::string body, int status = 200)
+      : http(
+            [=](const HttpRequest&) {
+              return HttpResponse{status, "application/json", body, {}};
+            },
+            {}, "control.sock") {}
+  kelp::test::ServedHttp http;
+
+  Ran ask(std::vector<std::string> words) {
+    words.insert(words.end(), {"--run-dir", http.dir()});
+    return run(words);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("health shows the facts, and exits by whether reads are answered") {
+  FakeDaemon healthy(R"({"status":"healthy","reasons":[],"version":"0.1.0","pid":7,
+    "uptime_s":93784,"workers":1,"clients":2,
+    "volumes":{"serving":3,"loading":0,"use_http":1,"refused":0},"attested":true,"extra":[1]})");
+  const Ran ran = healthy.ask({"health"});
+  CHECK(ran.code == 0);
+  CHECK(ran.out ==
+        "status    healthy\nversion   0.1.0\npid       7\nup        1 d 2 h\nworkers   1\n"
+        "clients   2\nvolumes   3 serving, 0 loading, 1 use_http, 0 refused\nattested  yes\n");
+  FakeDaemon degraded(R"({"status":"degraded","reasons":["no hugepages"],"attested":false,
+    "notes":["served unattested"]})");
+  const Ran some = degraded.ask({"health"});
+  CHECK(some.code == 0);
+  CHECK(contains(some.out, "because   no hugepages\n"));
+  CHECK(contains(some.out, "attested  no\nnote      served unattested\n"));
+  for (const int status : {200, 503}) {
+    FakeDaemon failed(R"({"status":"failed"})", status);
+    CHECK(failed.ask({"health"}).code == 1);
+    CHECK(contains(failed.ask({"health"}).out, "failed"));
+    CHECK(failed.ask({"health", "--json"}).out == "{\"status\":\"failed\"}\n");
+  }
+}
+
+TEST_CASE("volumes are a table") {
+  FakeDaemon daemon(R"({"volumes":[
+    {"id":3,"collection":"","state":"serving","reason":"","attested":false,"dir":"/d","version":3,
+     "offset_bytes":4,"revision":0,"generation":1,"needles":12,"dat_bytes":1536,"idx_bytes":192,
+     "reads":5,"corrupt":0},
+    {"id":12,"collection":"pics","state":"refused","reason":"unknown super block"}]})");
+  const Ran ran = daemon.ask({"volumes"});
+  CHECK(ran.code == 0);
+  CHECK(contains(ran.out, "ID  COLLECTION  STATE"));
+  CHECK(contains(ran.out, "1.5 KiB"));
+  CHECK(contains(ran.out, "12  pics        refused"));
+  CHECK(contains(ran.out, "unknown super block\n"));
+  FakeDaemon none(R"({"volumes":[]})");
+  CHECK(none.ask({"volumes"}).out == "no volumes\n");
+}
+
+TEST_CASE("stats are counters and latencies per worker") {
+  FakeDaemon daemon(
+      R"({"uptime_s":61.5,"workers":[{"id":0,"cpu":1,"polling":"adaptive","cpu_time_s":2.5,
+    "counters":{"reads":12345,"bytes":1},"latency_us":{"local":{"count":9,"p50":1.25,"p90":2,
+    "p99":3,"p999":4,"max":100}}}]})");
+  const Ran ran = daemon.ask({"stats"});
+  CHECK(ran.code == 0);
+  CHECK(ran.out ==
+        "up 1 min 1 s\n\nworker 0: cpu 1, polling adaptive, CPU time 2.5 s\n\n"
+        "  COUNTER  VALUE\n  bytes        1\n  reads    12345\n\n"
+        "  LATENCY (us)  COUNT  P50  P90  P99  P99.9  MAX\n"
+        "  local             9  1.2    2    3      4  100\n");
+}
+
+TEST_CASE("config lists each key with its origin") {
+  FakeDaemon daemon(R"({"items":[{"key":"worker.spin_us","value":50,"origin":"default"},
+    {"key":"daemon.run_dir","value":"/r","origin":"--run-dir"}]})");
+  CHECK(daemon.ask({"config"}).out ==
+        "KEY             VALUE  ORIGIN\nworker.spin_us  50     default\n"
+        "daemon.run_dir  /r     --run-dir\n");
+}
+
+TEST_CASE("answers of odd shapes are shown as far as they go, never a crash") {
+  for (const char* body : {"{}", R"({"volumes":7,"workers":7,"items":7,"reasons":7,"uptime_s":-1})",
+                           R"({"volumes":[7,null,[],"x",{"id":{"a":[1]},"dat_bytes":"many"}],
+            "workers":[7,null,{"counters":[],"latency_us":{"x":7}}],"items":[7,{}],
+            "status":"healthy","reasons":[[],{}],"uptime_s":1e300})",
+                           R"({"status":"\u001b[2J","volumes":{"serving":"\u001b"}})"}) {
+    CAPTURE(body);
+    FakeDaemon daemon(body);
+    for (const char* command : {"health", "volumes", "stats", "config"}) {
+      const Ran ran = daemon.ask({command});
+      CHECK(ran.code <= 1);
+      CHECK_FALSE(contains(ran.out, "\x1b"));
+      CHECK_FALSE(contains(ran.err, "json.exception"));
+    }
+  }
+}
+
+TEST_CASE("what is not JSON, and what is an error, is said") {
+  for (const char* body : {"", "<html>", "[1]", "nul", "{\"status\":"}) {
+    FakeDaemon daemon(body);
+    const Ran ran = daemon.ask({"health"});
+    CHECK(ran.code == 1);
+    CHECK(contains(ran.err, "is not JSON (HTTP 200)"));
+  }
+  FakeDaemon deep(std::string(1000000, '['));
+  CHECK(deep.ask({"stats"}).code == 1);
+  FakeDaemon missing(R"({"error":"nothing here"})", 404);
+  const Ran ran = missing.ask({"volumes"});
+  CHECK(ran.code == 1);
+  CHECK(contains(ran.err, "HTTP 404: nothing here"));
+  CHECK(missing.ask({"health"}).code == 1);
+}
+
+TEST_CASE("without a daemon the exit code is 13 and the sentence says where it was looked for") {
+  const TempDir dir;
+  const Ran nothing = run({"health", "--run-dir", dir.path()});
+  CHECK(nothing.code == 13);
+  CHECK(contains(nothing.err, dir.path() + "/control.sock: there is no such socket"));
+  const Ran json = run({"health", "--json", "--run-dir", dir.path()});
+  CHECK(contains(json.err, "{\"error\":\"cannot reach kelpd"));
+  dir.write("control.sock", "");
+  CHECK(run({"stats", "--run-dir", dir.path()}).code == 13);
+}
+
+TEST_CASE("a daemon that accepts and stays silent is a timeout") {
+  const TempDir dir;
+  const auto listener = kelp::UnixListener::create(dir / "control.sock");
+  REQUIRE(listener);
+  const Ran ran = run({"health", "--run-dir", dir.path()});
+  CHECK(ran.code == 9);
+  CHECK(contains(ran.err, "within 5 s"));
+}
+
+TEST_CASE("$KELP_RUN_DIR names the daemon, and proxies have no say") {
+  FakeDaemon daemon(R"({"status":"healthy"})");
+  ::setenv("KELP_RUN_DIR", daemon.http.dir().c_str(), 1);
+  ::setenv("http_proxy", "http://127.0.0.1:1/", 1);
+  CHECK(run({"health"}).code == 0);
+  ::unsetenv("KELP_RUN_DIR");
+  ::unsetenv("http_proxy");
+}
+
+TEST_CASE("a table into a full disk fails as output does") {
+  FakeDaemon daemon(R"({"status":"healthy"})");
+  CHECK(run({"health", "--run-dir", daemon.http.dir()}, {.out_path = "/dev/full"}).code == 14);
+}

@@ -1,0 +1,84 @@
+#include "tools/kelpctl.h"
+
+#include <doctest/doctest.h>
+
+#include "tools/exit_code.h"
+#include "tools/run_kelpctl.h"
+#include "tools/stand_in_kelp.h"
+
+using kelp::test::contains;
+using kelp::test::Ran;
+using kelp::test::run;
+using kelp::test::stand_in;
+using kelp::test::StandIn;
+
+TEST_CASE("help names the commands and every exit code") {
+  const Ran ran = run({"--help"});
+  CHECK(ran.code == 0);
+  CHECK(ran.err.empty());
+  for (const char* command : {"read", "stat", "health", "stats", "volumes", "config"}) {
+    CAPTURE(command);
+    CHECK(contains(ran.out, command));
+  }
+  CHECK(contains(ran.out, kelp::kExitCodeHelp));
+  const std::string docs = kelp::test::read_text(KELP_SOURCE_DIR "/docs/kelpctl.md");
+  for (int code = 0; code <= 14; ++code) {
+    CAPTURE(code);
+    CHECK(contains(ran.out, std::to_string(code) + "  "));
+    CHECK(contains(docs, "| " + std::to_string(code) + " |"));
+  }
+}
+
+TEST_CASE("each command has help of its own") {
+  const Ran ran = run({"read", "--help"});
+  CHECK(ran.code == 0);
+  for (const char* option : {"--offset", "--size", "--output", "--timeout"}) {
+    CHECK(contains(ran.out, option));
+  }
+  CHECK(contains(run({"health", "--help"}).out, "degraded"));
+}
+
+TEST_CASE("version is one line") {
+  CHECK(run({"--version"}).out == "kelpctl 0.1.0\n");
+}
+
+TEST_CASE("a command line that makes no sense exits with 2") {
+  stand_in() = StandIn{};
+  const std::vector<std::vector<std::string>> senseless = {
+      {},
+      {"raed", "3,01637037d6"},
+      {"read"},
+      {"read", "nonsense"},
+      {"read", "3,01637037d6", "3,01637037d6"},
+      {"read", "3,01637037d6", "--bogus"},
+      {"read", "3,01637037d6", "--size", "0"},
+      {"read", "3,01637037d6", "--size", "-1"},
+      {"read", "3,01637037d6", "--size", "x"},
+      {"read", "3,01637037d6", "--offset", "99999999999999999999999"},
+      {"read", "3,01637037d6", "--timeout", "0"},
+      {"read", "3,01637037d6", "--timeout", "3600001"},
+      {"health", "stray"},
+      {"health", "--run-dir", "/" + std::string(200, 'x')},
+  };
+  for (const auto& words : senseless) {
+    const Ran ran = run(words);
+    CAPTURE(ran.err);
+    CHECK(ran.code == 2);
+    CHECK(ran.out.empty());
+    CHECK(ran.err.starts_with("kelpctl: "));
+  }
+}
+
+TEST_CASE("help into a full disk fails as output does") {
+  CHECK(run({"--help"}, {.out_path = "/dev/full"}).code == 14);
+}
+
+TEST_CASE("libkelp chooses the daemon unless --run-dir does") {
+  stand_in() = StandIn{};
+  // Seen through the error: the stand-in lives in the child.
+  stand_in().after_read = [](StandIn& self) { std::fputs(self.run_dir.c_str(), stderr); };
+  CHECK(run({"read", "3,0"}).err == "(default)");
+  CHECK(run({"read", "3,0", "--run-dir", "/x"}).err == "/x");
+  CHECK(run({"--run-dir", "/x", "read", "3,0"}).err == "/x");
+  CHECK(run({"--run-dir", "/x", "read", "--size", "5", "--", "3,0"}).err == "/x");
+}

@@ -1,0 +1,168 @@
+#include "tools/control_views.h"
+
+#include <nlohmann/json.hpp>
+
+#include "tools/json_fields.h"
+#include "tools/table.h"
+#include "tools/units.h"
+
+namespace kelp {
+namespace {
+
+using nlohmann::json;
+
+Cell status_cell(const std::string& status) {
+  if (status == "healthy" || status == "serving") return {status, Tone::kGood};
+  if (status == "failed" || status == "refused") return {status, Tone::kBad};
+  return {status, Tone::kWarning};
+}
+
+Cell bytes_cell(const json& object, const char* key) {
+  const auto bytes = field_count(object, key);
+  return {bytes ? human_bytes(*bytes) : field_text(object, key)};
+}
+
+/// A count that should be 0.
+Cell fault_cell(const json& object, const char* key) {
+  const bool some = field_count(object, key).value_or(0) != 0;
+  return {field_text(object, key), some ? Tone::kBad : Tone::kPlain};
+}
+
+std::string uptime(const json& object) {
+  // Some daemons may count fractions of a second.
+  const json& seconds = field(object, "uptime_s");
+  if (seconds.is_number_float() && seconds.get<double>() >= 0 && seconds.get<double>() < 1e15) {
+    return human_duration(static_cast<std::uint64_t>(seconds.get<double>()));
+  }
+  const auto whole = field_count(object, "uptime_s");
+  return whole ? human_duration(*whole) : field_text(object, "uptime_s");
+}
+
+std::string volume_counts(const json& volumes) {
+  std::string text;
+  for (const char* state : {"serving", "loading", "use_http", "refused"}) {
+    if (!text.empty()) text += ", ";
+    text += field_text(volumes, state) + " " + state;
+  }
+  return text;
+}
+
+void add_sentences(const json& sentences, const char* label, Tone tone, FactList& facts) {
+  if (!sentences.is_array()) return;
+  for (const json& sentence : sentences) facts.add(label, {cell_text(sentence), tone});
+}
+
+/// "cpu 1" or "not pinned".
+std::string worker_place(const json& worker) {
+  const auto cpu = field_count(worker, "cpu");
+  return cpu ? "cpu " + std::to_string(*cpu) : "not pinned";
+}
+
+void add_counters(const json& counters, std::string& text, bool colour) {
+  if (!counters.is_object() || counters.empty()) return;
+  Table table({{"COUNTER"}, {"VALUE", true}});
+  for (const auto& [name, value] : counters.items()) table.add({{name}, {cell_text(value)}});
+  text += "\n" + table.text(colour, 2);
+}
+
+void add_latencies(const json& latencies, std::string& text, bool colour) {
+  if (!latencies.is_object() || latencies.empty()) return;
+  Table table({{"LATENCY (us)"},
+               {"COUNT", true},
+               {"P50", true},
+               {"P90", true},
+               {"P99", true},
+               {"P99.9", true},
+               {"MAX", true}});
+  for (const auto& [name, row] : latencies.items()) {
+    std::vector<Cell> cells{{name}};
+    for (const char* column : {"count", "p50", "p90", "p99", "p999", "max"}) {
+      cells.push_back({field_text(row, column)});
+    }
+    table.add(std::move(cells));
+  }
+  text += "\n" + table.text(colour, 2);
+}
+
+}  // namespace
+
+std::string view_health(const json& health, bool colour) {
+  FactList facts;
+  facts.add("status", status_cell(field_text(health, "status")));
+  add_sentences(field(health, "reasons"), "because", Tone::kWarning, facts);
+  facts.add("version", {field_text(health, "version")});
+  facts.add("pid", {field_text(health, "pid")});
+  facts.add("up", {uptime(health)});
+  facts.add("workers", {field_text(health, "workers")});
+  facts.add("clients", {field_text(health, "clients")});
+  facts.add("volumes", {volume_counts(field(health, "volumes"))});
+  facts.add("attested", {field_text(health, "attested")});
+  add_sentences(field(health, "notes"), "note", Tone::kPlain, facts);
+  return facts.text(colour);
+}
+
+std::string view_volumes(const json& volumes, bool colour) {
+  const json& list = field(volumes, "volumes");
+  if (!list.is_array() || list.empty()) return "no volumes\n";
+  Table table({{"ID", true},
+               {"COLLECTION"},
+               {"STATE"},
+               {"ATTESTED"},
+               {"VERSION", true},
+               {"OFFSETS", true},
+               {"REVISION", true},
+               {"GENERATION", true},
+               {"NEEDLES", true},
+               {"DAT", true},
+               {"IDX", true},
+               {"READS", true},
+               {"CORRUPT", true},
+               {"DIRECTORY"},
+               {"REASON"}});
+  for (const json& volume : list) {
+    const std::string reason = field_text(volume, "reason");
+    table.add({{field_text(volume, "id")},
+               {field_text(volume, "collection")},
+               status_cell(field_text(volume, "state")),
+               {field_text(volume, "attested")},
+               {field_text(volume, "version")},
+               bytes_cell(volume, "offset_bytes"),
+               {field_text(volume, "revision")},
+               {field_text(volume, "generation")},
+               {field_text(volume, "needles")},
+               bytes_cell(volume, "dat_bytes"),
+               bytes_cell(volume, "idx_bytes"),
+               {field_text(volume, "reads")},
+               fault_cell(volume, "corrupt"),
+               {field_text(volume, "dir")},
+               {reason == "-" ? "" : reason}});
+  }
+  return table.text(colour);
+}
+
+std::string view_stats(const json& stats, bool colour) {
+  std::string text = "up " + printable(uptime(stats)) + "\n";
+  const json& workers = field(stats, "workers");
+  if (!workers.is_array()) return text;
+  for (const json& worker : workers) {
+    text += "\nworker " + printable(field_text(worker, "id")) + ": " + worker_place(worker) +
+            ", polling " + printable(field_text(worker, "polling")) + ", CPU time " +
+            printable(field_text(worker, "cpu_time_s")) + " s\n";
+    add_counters(field(worker, "counters"), text, colour);
+    add_latencies(field(worker, "latency_us"), text, colour);
+  }
+  return text;
+}
+
+std::string view_config(const json& config, bool colour) {
+  const json& items = field(config, "items");
+  if (!items.is_array() || items.empty()) return "no items\n";
+  Table table({{"KEY"}, {"VALUE"}, {"ORIGIN"}});
+  for (const json& item : items) {
+    table.add(
+        {{field_text(item, "key")}, {field_text(item, "value")}, {field_text(item, "origin")}});
+  }
+  return table.text(colour);
+}
+
+}  // namespace kelp

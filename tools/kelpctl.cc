@@ -1,0 +1,195 @@
+#include "tools/kelpctl.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdio>
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "tools/control_command.h"
+#include "tools/control_views.h"
+#include "tools/output_file.h"
+#include "tools/read_command.h"
+#include "tools/stat_command.h"
+#include "tools/table.h"
+
+namespace kelp {
+namespace {
+
+constexpr const char* kReadFooter =
+    "\nThe bytes go to stdout, and nothing else does; with --json, one object about the read goes\n"
+    "to stderr. A FILE appears whole or not at all. On stdout, bytes written before an error stay\n"
+    "written: look at the exit code.\n"
+    "\n"
+    "Examples:\n"
+    "  kelpctl read 3,01637037d6 -o picture.jpg\n"
+    "  kelpctl read 3,01637037d6 --offset 1048576 --size 4096 | xxd\n";
+
+constexpr const char* kFooter =
+    "\nThe daemon is the one of --run-dir, else of $KELP_RUN_DIR, else of /run/kelp.\n"
+    "\n"
+    "Examples:\n"
+    "  kelpctl read 3,01637037d6 > picture.jpg\n"
+    "  kelpctl stat 3,01637037d6 --json\n"
+    "  kelpctl volumes --run-dir /tmp/kelp\n";
+
+constexpr const char* kHealthFooter =
+    "\nExits with 0 when the daemon is healthy or degraded (it answers reads), with 1 when it has\n"
+    "failed, with 13 when there is none.\n";
+
+/// A descriptor we open must not become stdout by accident: bytes meant for a closed stdout would
+/// go into the daemon's socket. Opened for reading only, so that writing there fails.
+void occupy_standard_descriptors() {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (::fcntl(fd, F_GETFD) >= 0) continue;
+    (void)::open("/dev/null", O_RDONLY);
+  }
+}
+
+/// CLI11 takes -1 for 2^64 - 1, and cuts what is larger to it: judge the text before it does.
+CLI::Validator whole_number_from(std::uint64_t low) {
+  return CLI::Validator(
+      [low](const std::string& text) -> std::string {
+        std::uint64_t number = 0;
+        const char* end = text.data() + text.size();
+        const auto [rest, failed] = std::from_chars(text.data(), end, number);
+        if (failed == std::errc{} && rest == end && number >= low) return "";
+        return "\"" + text + "\" is not a whole number from " + std::to_string(low) + " on";
+      },
+      "");
+}
+
+class Commands {
+ public:
+  Commands() : app_("kelpctl: reads needles through kelpd, and shows how it is", "kelpctl") {
+    app_.require_subcommand(1);
+    app_.fallthrough();
+    app_.footer(kFooter + ("\n" + std::string(kExitCodeHelp)));
+    app_.add_option("--run-dir", common_.run_dir, "Directory of the daemon's sockets")
+        ->type_name("DIR");
+    app_.add_flag("--json", common_.json, "Answer with JSON");
+    app_.set_version_flag("--version", std::string("kelpctl ") + kelp_version(),
+                          "Print the version and exit");
+    add_read();
+    add_stat();
+    add_control_commands();
+  }
+
+  /// Throws what CLI11 throws.
+  void parse(int argc, char** argv) { app_.parse(argc, argv); }
+  Outcome<void> run() const { return command_(); }
+  bool json() const { return common_.json; }
+  const CLI::App& app() const { return app_; }
+
+ private:
+  void add_read() {
+    CLI::App* read = app_.add_subcommand("read", "Write the bytes of a needle");
+    read->footer(kReadFooter);
+    add_needle_options(*read);
+    read->add_option("--offset", read_.offset, "First byte to read (0)")
+        ->type_name("BYTES")
+        ->check(whole_number_from(0));
+    read->add_option("--size", read_.size, "Bytes to read, at least 1; without it, to the end")
+        ->type_name("BYTES")
+        ->check(whole_number_from(1));
+    read->add_option("-o,--output", read_.output, "Write to FILE instead of stdout")
+        ->type_name("FILE");
+    read->callback([this] { command_ = [this] { return run_read(common_, read_); }; });
+  }
+
+  void add_stat() {
+    CLI::App* stat = app_.add_subcommand("stat", "Show size, checksum, times and name of a needle");
+    add_needle_options(*stat);
+    stat->callback([this] {
+      command_ = [this]() -> Outcome<void> {
+        const Outcome<std::string> text =
+            run_stat(common_, read_.fid, read_.timeout_ms, stdout_has_colour());
+        if (!text) return tl::unexpected(text.error());
+        return write_stdout(*text);
+      };
+    });
+  }
+
+  void add_needle_options(CLI::App& command) {
+    command.add_option("FID", read_.fid, "File id: 3,01637037d6")->required();
+    command.add_option("--timeout", read_.timeout_ms, "Longest wait for one request (5000)")
+        ->type_name("MS")
+        ->check(CLI::Range(1u, kMaxTimeoutMs));
+  }
+
+  void add_control_commands() {
+    CLI::App* health = app_.add_subcommand("health", "Show whether the daemon answers reads");
+    health->footer(kHealthFooter);
+    health->callback(
+        [this] { command_ = [this] { return run_health(common_, stdout_has_colour()); }; });
+    add_control("stats", "Show counters and latencies of the workers", &view_stats);
+    add_control("volumes", "List the volumes the daemon knows", &view_volumes);
+    add_control("config", "Show the daemon's settings and where each comes from", &view_config);
+  }
+
+  void add_control(const std::string& name, const char* help, ControlView view) {
+    app_.add_subcommand(name, help)->callback([this, name, view] {
+      command_ = [this, name, view] {
+        return run_control(common_, "/" + name, view, stdout_has_colour());
+      };
+    });
+  }
+
+  CLI::App app_;
+  CommonOptions common_;
+  ReadOptions read_;
+  std::function<Outcome<void>()> command_;
+};
+
+int report(const Failure& failure, bool json) {
+  const int code = static_cast<int>(failure.code);
+  if (failure.what.empty()) return code;
+  if (!json) {
+    std::fprintf(stderr, "kelpctl: %s\n", printable(failure.what).c_str());
+    return code;
+  }
+  nlohmann::json about = {{"error", failure.what}, {"exit_code", code}};
+  if (!failure.word.empty()) about["status"] = failure.word;
+  const std::string text = about.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::fprintf(stderr, "%s\n", text.c_str());
+  return code;
+}
+
+int report_text(const std::string& text, bool json) {
+  const Outcome<void> written = write_stdout(text);
+  return written ? 0 : report(written.error(), json);
+}
+
+int parse_and_run(Commands& commands, int argc, char** argv) {
+  try {
+    commands.parse(argc, argv);
+  } catch (const CLI::CallForVersion& version) {
+    return report_text(std::string(version.what()) + "\n", false);
+  } catch (const CLI::CallForHelp&) {
+    return report_text(commands.app().help(), false);
+  } catch (const CLI::ParseError& error) {
+    const std::string what = std::string(error.what()) + " (kelpctl --help lists what there is)";
+    return report({ExitCode::kUsage, what}, commands.json());
+  }
+  const Outcome<void> done = commands.run();
+  return done ? 0 : report(done.error(), commands.json());
+}
+
+}  // namespace
+
+int run_kelpctl(int argc, char** argv) {
+  occupy_standard_descriptors();
+  ::signal(SIGPIPE, SIG_IGN);  // a write says EPIPE instead, and has an exit code
+  try {
+    Commands commands;
+    return parse_and_run(commands, argc, argv);
+  } catch (const std::exception& error) {
+    return report({ExitCode::kOther, error.what()}, false);
+  }
+}
+
+}  // namespace kelp

@@ -1,0 +1,27 @@
+// What the command line of kelpctl asks for.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace kelp {
+
+/// Of every command.
+struct CommonOptions {
+  std::optional<std::string> run_dir;  ///< --run-dir; else $KELP_RUN_DIR; else /run/kelp
+  bool json = false;
+};
+
+struct ReadOptions {
+  std::string fid;
+  std::uint64_t offset = 0;
+  std::optional<std::uint64_t> size;  ///< bytes; none: to the end
+  std::string output;                 ///< empty or "-": stdout
+  std::uint32_t timeout_ms = 5000;    ///< of each request
+};
+
+/// The longest timeout that fits kelp_request.timeout_us.
+constexpr std::uint32_t kMaxTimeoutMs = 3600000;
+
+}  // namespace kelp
