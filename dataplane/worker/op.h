@@ -41,7 +41,6 @@ struct Op {
   Ticks volume_deadline = 0;
   Volume* volume = nullptr;  ///< pinned while not null
   std::uint64_t generation = 0;
-  std::uint32_t meta_guess_bytes = 0;  ///< `read`'s, handed back to the volume at its end
   NeedleRead read;
   ReadOutcome outcome;  ///< of a private read
 };

@@ -141,9 +141,7 @@ void Worker::start_read(OpIndex index, Volume& volume, const NeedleLocation& loc
   request.offset_bytes = request.stat ? 0 : op.submission.offset_bytes;
   request.destination = op.buffer;
   request.wrap_bytes = volume.wrap_bytes();
-  // A copy: the storage thread may drive this read, and the volume's own is the worker's.
-  op.meta_guess_bytes = volume.meta_guess_bytes();
-  op.read.start(request, op.meta_guess_bytes);
+  op.read.start(request, volume.meta_guess_bytes());
   advance(index);
 }
 
@@ -298,7 +296,6 @@ void Worker::restart(OpIndex index) noexcept {
 
 void Worker::unpin(Op& op) noexcept {
   if (op.volume == nullptr) return;
-  op.volume->meta_guess_bytes() = op.meta_guess_bytes;
   --op.volume->pins;
   op.volume = nullptr;
 }
