@@ -73,7 +73,8 @@ void Catalog::scan_directory(const VolumeDirectory& directory, std::map<VolumeId
     return;
   }
   std::map<VolumeId, Found> here;
-  while (const dirent* entry = ::readdir(dir.get())) {
+  errno = 0;  // the end of the directory leaves it alone, an error does not
+  for (const dirent* entry; (entry = ::readdir(dir.get())) != nullptr; errno = 0) {
     const auto name = parse_volume_name(entry->d_name);
     if (!name || (name->extension != ".dat" && name->extension != ".ecx")) continue;
     Found& volume = here[name->id];
@@ -89,10 +90,16 @@ void Catalog::scan_directory(const VolumeDirectory& directory, std::map<VolumeId
     }
     (name->extension == ".dat" ? volume.has_dat : volume.has_ecx) = true;
   }
+  if (errno != 0) {
+    troubles.push_back(
+        {directory.path, "cannot list all of " + directory.path + ": " + std::strerror(errno)});
+  }
   for (auto& [id, volume] : here) {
-    if (found.contains(id)) continue;  // an earlier directory has it, and wins as upstream
+    const auto earlier = found.find(id);
+    // An earlier directory has it, and wins as upstream; but a normal volume wins over shards.
+    if (earlier != found.end() && (earlier->second.has_dat || !volume.has_dat)) continue;
     locate_files(directory, id, volume);
-    found.emplace(id, std::move(volume));
+    found.insert_or_assign(id, std::move(volume));
   }
 }
 
