@@ -229,9 +229,10 @@ class TestDaemon {
   }
 
   void ring_removed(ServerRing* ring) {
+    const Client* const owner = &ring->client();
     const std::lock_guard lock(mutex_);
     std::erase_if(clients_, [&](const std::unique_ptr<Attached>& each) {
-      return &ring->client() == &each->client && --each->rings_left == 0;
+      return owner == &each->client && --each->rings_left == 0;
     });
   }
 
@@ -314,8 +315,10 @@ class TestDaemon {
 class TestClient {
  public:
   explicit TestClient(const TestDaemon& daemon, std::uint32_t channels = 1,
-                      std::uint64_t data_bytes = 1 << 20, std::uint32_t spin_us = 100) {
-    const std::string run_dir = daemon.run_dir();
+                      std::uint64_t data_bytes = 1 << 20, std::uint32_t spin_us = 100)
+      : TestClient(daemon.run_dir(), channels, data_bytes, spin_us) {}
+  TestClient(const std::string& run_dir, std::uint32_t channels, std::uint64_t data_bytes = 1 << 20,
+             std::uint32_t spin_us = 100) {
     kelp_options options = KELP_OPTIONS_INIT;
     options.run_dir = run_dir.c_str();
     options.channels = channels;
