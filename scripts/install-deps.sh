@@ -7,11 +7,11 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv zstd
   libexpected-dev libtomlplusplus-dev libcli11-dev doctest-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
-  libmicrohttpd-dev libcurl4-openssl-dev libisal-dev libabsl-dev
+  libmicrohttpd-dev libcurl4-openssl-dev libisal-dev libabsl-dev zlib1g-dev libssl-dev
 )
 case "${1:-}" in
   "") ;;
-  --tests) packages+=(zlib1g-dev wrk clang-format) ;;
+  --tests) packages+=(wrk clang-format) ;;
   *) sed -n '2,4s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
