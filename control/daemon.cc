@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -185,11 +186,19 @@ int Daemon::run() {
     attach_->expire();
     if (drain_deadline_ && Clock::now() >= *drain_deadline_) {
       log_warning("requests were still in flight when the drain timeout passed");
-      done_ = true;
+      leave_at_once();
     }
   }
   log_info("kelpd stops");
   return 0;
+}
+
+void Daemon::leave_at_once() {
+  // A thread that waits for a dead disk cannot be joined. The kernel closes what is open; only the
+  // socket files have to be taken away.
+  attach_listener_.reset();
+  control_listener_.reset();
+  ::_exit(1);
 }
 
 int Daemon::next_timeout_ms() const {
@@ -249,8 +258,7 @@ void Daemon::take_signal() {
   if (::read(signals_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
   if (drain_deadline_) {
     log_warning("second signal: stops without waiting for requests in flight");
-    done_ = true;
-    return;
+    leave_at_once();
   }
   log_info("draining", {{"signal", std::to_string(info.ssi_signo)},
                         {"timeout_ms", std::to_string(config_.daemon.drain_timeout_ms)}});

@@ -28,8 +28,9 @@ class Daemon {
   static Result<std::unique_ptr<Daemon>> start(Config config);
   ~Daemon();
 
-  /// Serves until SIGTERM or SIGINT, then drains for at most daemon.drain_timeout_ms. A second
-  /// signal ends the draining. Returns the exit status.
+  /// Serves until SIGTERM or SIGINT, then drains for at most daemon.drain_timeout_ms. Returns the
+  /// exit status; if requests are still in flight then, or a second signal comes, ends the process
+  /// with status 1 instead.
   int run();
 
  private:
@@ -39,6 +40,7 @@ class Daemon {
   void serve_once(int timeout_ms);
   void handle_event(std::uint64_t id);
   void take_signal();
+  [[noreturn]] void leave_at_once();
   void take_reports();
   int next_timeout_ms() const;
   ReportSources sources() const;
