@@ -255,6 +255,7 @@ TEST_CASE("a bomb that outlasts its deadline is answered with the buffer held, t
   const kelp_fid bomb = volume.put(1, 2, gzip_bomb(128), kelp::kFlagCompressed);
   const kelp_fid small = volume.put(2, 2, pattern(100, 2));
   TestDaemonOptions options;
+  options.drive = Drive::kThread;  // its timers do not depend on how often a test polls
   options.worker.loader.directories = {{dir.path().string(), ""}};
   TestDaemon daemon(options);
   TestClient client(daemon);
@@ -273,8 +274,8 @@ TEST_CASE("a bomb that outlasts its deadline is answered with the buffer held, t
   REQUIRE(after.size() == 1);
   CHECK(after[0].status == KELP_OK);
   CHECK(holds(client.buffer, pattern(100, 2)));
-  CHECK(daemon.worker().counters().buffers_held.value() == 1);
-  CHECK(daemon.worker().counters().buffers_released.value() == 1);
+  // Who answered, daemon or library, depends on how busy the machine is; worker_read_test.cc has
+  // the daemon's part for certain.
   CHECK(bomb.volume == 3);
 }
 

@@ -158,7 +158,8 @@ class TestDaemon {
       bool worked = false;
       if (!paused_.load()) {
         const std::lock_guard lock(turn_mutex_);
-        if (!paused_.load()) worked = worker_->poll_once();
+        // Timers are looked at every 256 turns, and each yield() may cost a time slice.
+        for (int i = 0; i < 256 && !paused_.load(); ++i) worked |= worker_->poll_once();
       }
       if (!worked) std::this_thread::yield();
     }

@@ -241,6 +241,42 @@ TEST_CASE("a bomb in work does not hold up small reads, and its client may leave
   CHECK(eventually([&] { return served.daemon->clients() == 1; }));
 }
 
+TEST_CASE("a deadline that passes while the loader writes is answered HELD, then RELEASED, once") {
+  Served served(Drive::kStepped);
+  const kelp_fid bomb = served.volume.put(1, 2, gzip_bomb(250), kFlagCompressed);
+  served.start();
+  TestDaemon& daemon = *served.daemon;
+  REQUIRE(daemon.step_until([&] { return daemon.worker().loader().settled(); }));
+  RawClient client(daemon);
+  Submission entry{};
+  entry.op = OpCode::kRead;
+  entry.volume = bomb.volume;
+  entry.cookie = bomb.cookie;
+  entry.needle = bomb.needle;
+  entry.length_bytes = 4096;
+  entry.timeout_us = 1000;
+  entry.tag = 77;
+  std::uint32_t next = 0;  // completion
+  bool held = false;
+  // Should this thread not run for as long as the loader takes, the answer is OK: try again.
+  for (std::uint32_t attempt = 0; attempt < 20 && !held; ++attempt) {
+    client.put(attempt, entry);
+    REQUIRE(daemon.step_until([&] { return client.completion(next).sequence == next + 1; }));
+    held = (client.completion(next).flags & KELP_FLAG_BUFFER_HELD) != 0;
+    if (!held) client.set_completion_head(++next);
+  }
+  REQUIRE(held);
+  CHECK(client.completion(next).status == KELP_DEADLINE);
+  CHECK(client.completion(next).tag == 77);
+  REQUIRE(daemon.step_until([&] { return client.completion(next + 1).sequence == next + 2; }));
+  CHECK(client.completion(next + 1).flags == kFlagReleased);
+  CHECK(client.completion(next + 1).tag == 77);
+  for (int i = 0; i < 1000; ++i) daemon.step();
+  CHECK(client.completion(next + 2).sequence != next + 3);
+  CHECK(served.counters().buffers_held.value() == 1);
+  CHECK(served.counters().buffers_released.value() == 1);
+}
+
 TEST_CASE("bytes that do not fit their checksum are CORRUPT, never OK") {
   Served served;
   const auto data = pattern(5000, 1);
