@@ -1,6 +1,7 @@
 #include "shm_ring/channel.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -139,7 +140,7 @@ kelp_status Channel::reap(kelp_completion* out, std::uint32_t max, std::uint64_t
       return *reaped > 0 ? KELP_OK : refuse(KELP_DISCONNECTED, "kelpd is gone");
     }
     if (now >= end) return KELP_OK;
-    if (now < spin_end) {
+    if (now < spin_end && !beside_worker()) {
       for (std::uint32_t i = 0; i < kPollsPerClock; ++i) {
         *reaped = poll_rings(out, max);
         if (*reaped > 0) return KELP_OK;
@@ -161,6 +162,13 @@ std::uint32_t Channel::reap_overdue(Ticks now, kelp_completion* out, std::uint32
     count += ring->reap_overdue(now, out + count, max - count);
   }
   return count;
+}
+
+/// Whether a worker waits for the very CPU this thread would spin on.
+bool Channel::beside_worker() const noexcept {
+  const auto here = static_cast<std::uint32_t>(::sched_getcpu());
+  return std::any_of(rings_.begin(), rings_.end(),
+                     [here](const ClientRing* ring) { return ring->worker_cpu() == here; });
 }
 
 Ticks Channel::earliest_deadline() const noexcept {

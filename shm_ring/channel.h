@@ -36,6 +36,7 @@ class Channel {
   kelp_status refuse(kelp_status status, const char* why) noexcept;
   std::uint32_t poll_rings(kelp_completion* out, std::uint32_t max) noexcept;
   std::uint32_t reap_overdue(Ticks now, kelp_completion* out, std::uint32_t max) noexcept;
+  bool beside_worker() const noexcept;
   Ticks earliest_deadline() const noexcept;
   bool daemon_alive(Ticks now) noexcept;
   void sleep_until(Ticks wake_at) noexcept;

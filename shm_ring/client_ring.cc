@@ -173,6 +173,10 @@ std::uint64_t ClientRing::heartbeat() const noexcept {
   return __atomic_load_n(&control_->heartbeat, __ATOMIC_RELAXED);  // relaxed: orders nothing
 }
 
+std::uint32_t ClientRing::worker_cpu() const noexcept {
+  return __atomic_load_n(&control_->cpu, __ATOMIC_RELAXED);  // relaxed: a hint
+}
+
 RingState ClientRing::state() const noexcept {
   return static_cast<RingState>(__atomic_load_n(&control_->state, __ATOMIC_ACQUIRE));
 }

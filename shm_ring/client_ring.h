@@ -54,6 +54,8 @@ class ClientRing {
   bool ready() const noexcept { return completions_.ready(); }
   std::uint32_t capacity() const noexcept { return submissions_.capacity(); }
   std::uint64_t heartbeat() const noexcept;
+  /// Where the worker runs, or kNoCpu.
+  std::uint32_t worker_cpu() const noexcept;
   RingState state() const noexcept;
 
   void arm_sleep() noexcept;

@@ -74,7 +74,8 @@ struct RingControl {
   // Written by the worker.
   alignas(kWriterDistance) std::uint32_t submission_head;
   std::uint32_t state;      // RingState
-  std::uint64_t heartbeat;  // goes up at least every kHeartbeatPeriod
+  std::uint64_t heartbeat;  // goes up at least every kHeartbeatPeriodMs
+  std::uint32_t cpu;        // the worker runs there, or did a moment ago: kNoCpu if it sleeps
   // Set by the worker before it sleeps; exchanged to 0 by the client, which then wakes it.
   alignas(kWriterDistance) std::uint32_t worker_sleeps;
 };
@@ -84,6 +85,8 @@ static_assert(sizeof(RingControl) == 4 * kWriterDistance);
 /// still before it asks the kernel whether the daemon lives.
 inline constexpr std::uint64_t kHeartbeatPeriodMs = 100;
 inline constexpr std::uint64_t kHeartbeatDoubtMs = 500;
+
+inline constexpr std::uint32_t kNoCpu = UINT32_MAX;
 
 enum class RingState : std::uint32_t {
   kServing = 0,

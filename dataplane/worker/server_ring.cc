@@ -74,6 +74,10 @@ void ServerRing::beat() noexcept {
   __atomic_store_n(&control_->heartbeat, ++beats_, __ATOMIC_RELAXED);  // relaxed: orders nothing
 }
 
+void ServerRing::show_cpu(std::uint32_t cpu) noexcept {
+  __atomic_store_n(&control_->cpu, cpu, __ATOMIC_RELAXED);  // relaxed: a hint
+}
+
 void ServerRing::set_state(RingState state) noexcept {
   __atomic_store_n(&control_->state, static_cast<std::uint32_t>(state), __ATOMIC_RELEASE);
 }

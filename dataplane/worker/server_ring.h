@@ -44,6 +44,8 @@ class ServerRing {
   bool ready() const noexcept { return submissions_.ready(); }
 
   void beat() noexcept;
+  /// Tells the client where the worker runs, so that it does not spin on that very CPU.
+  void show_cpu(std::uint32_t cpu) noexcept;
   void set_state(RingState state) noexcept;
 
   /// The client is gone or condemned: nothing of its memory is read or written any more.

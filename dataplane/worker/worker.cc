@@ -1,6 +1,7 @@
 #include "dataplane/worker/worker.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/epoll.h>
 
 #include <algorithm>
@@ -168,6 +169,7 @@ void Worker::add_ring(ServerRing* ring) noexcept {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, ring->worker_wake_fd(), &event);
   if (draining_) ring->set_state(RingState::kDraining);
   ring->beat();
+  ring->show_cpu(cpu_);
   rings_.push_back(ring);
 }
 
@@ -224,7 +226,17 @@ void Worker::retire(std::unique_ptr<Volume> volume) noexcept {
   if (volume->pins != 0 || !loader_->retire(volume)) retired_.push_back(std::move(volume));
 }
 
+void Worker::show_cpu() noexcept {
+  const auto cpu = static_cast<std::uint32_t>(::sched_getcpu());
+  if (cpu == cpu_) return;
+  cpu_ = cpu;
+  for (ServerRing* ring : rings_) {
+    if (!ring->severed()) ring->show_cpu(cpu);
+  }
+}
+
 void Worker::do_periodic_work() noexcept {
+  show_cpu();
   const Ticks now = ticks_now();
   if (now - last_beat_ > rate_.from_us(kHeartbeatPeriodMs * 1000 / 2)) {
     last_beat_ = now;

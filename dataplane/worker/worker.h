@@ -107,6 +107,7 @@ class Worker {
   void add_ring(ServerRing* ring) noexcept;
   void remove_ring(ServerRing* ring) noexcept;
   void report(WorkerReport::Kind kind, ServerRing* ring) noexcept;
+  void show_cpu() noexcept;
   void do_periodic_work() noexcept;
   void end_overdue(OpList& list, Ticks now) noexcept;
   void finish_removals() noexcept;
@@ -161,6 +162,7 @@ class Worker {
   absl::flat_hash_map<std::uint32_t, std::unique_ptr<VolumeSlot>> volumes_;
   std::vector<std::unique_ptr<Volume>> retired_;  // replaced, waiting for their last read
   std::uint64_t batch_ = 0;
+  std::uint32_t cpu_ = kNoCpu;  // where this thread was last seen
   std::uint64_t turns_ = 0;
   Ticks last_work_ = 0;
   Ticks last_beat_ = 0;
