@@ -6,7 +6,6 @@
 #include <array>
 #include <charconv>
 #include <cstdint>
-#include <cstring>
 #include <random>
 #include <span>
 #include <string>
@@ -41,8 +40,8 @@ class Pool {
     std::vector<char> bytes(content.bytes);
     const Mark mark = mark_of(content);
     const std::size_t marked = std::min<std::size_t>(mark.size(), bytes.size());
-    std::memcpy(bytes.data(), mark.data(), marked);
-    std::memcpy(bytes.data() + marked, source(content) + marked, bytes.size() - marked);
+    const auto rest = std::copy_n(mark.data(), marked, bytes.begin());
+    std::copy_n(source(content) + marked, bytes.size() - marked, rest);
     return bytes;
   }
 
@@ -53,11 +52,12 @@ class Pool {
     const Mark mark = mark_of(content);
     if (offset < mark.size()) {
       const std::size_t marked = std::min(mark.size() - offset, bytes.size());
-      if (std::memcmp(bytes.data(), mark.data() + offset, marked) != 0) return false;
-      bytes = bytes.subspan(marked);
+      const auto rest = bytes.subspan(marked);
+      if (!std::equal(bytes.begin(), rest.begin(), mark.data() + offset)) return false;
+      bytes = rest;
       offset += marked;
     }
-    return std::memcmp(bytes.data(), source(content) + offset, bytes.size()) == 0;
+    return std::equal(bytes.begin(), bytes.end(), source(content) + offset);
   }
 
  private:
