@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs the Debian packages Kelp is built and tested with, where they are missing. Does nothing when all are there.
 #   scripts/install-deps.sh           to build and to run scripts/quickstart.sh
-#   scripts/install-deps.sh --tests   and for scripts/test.sh and scripts/bench/
+#   scripts/install-deps.sh --tests   and for scripts/test.sh
+#   scripts/install-deps.sh --bench   and for scripts/bench/
 set -euo pipefail
 
 packages=(
@@ -11,8 +12,9 @@ packages=(
 )
 case "${1:-}" in
   "") ;;
-  --tests) packages+=(wrk clang-format) ;;
-  *) sed -n '2,4s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  --tests) packages+=(clang-format) ;;
+  --bench) packages+=(wrk strace valgrind) ;;
+  *) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -13,7 +13,7 @@ case "${1:-}" in
      [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
 esac
 
-scripts/install-deps.sh --tests >&2
+scripts/install-deps.sh --bench >&2
 cmake --preset release >/dev/null
 cmake --build --preset release --target kelpd kelpctl kelp-read-compare >&2
 exec python3 scripts/bench/read.py --programs build/release/bin "$@"
