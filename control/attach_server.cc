@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "control/log.h"
+#include "dataplane/volume/descriptor_room.h"
 #include "shm_ring/kelp.h"
 
 namespace kelp {
@@ -204,8 +205,12 @@ Result<void> AttachServer::make_rings(Client& client, std::uint32_t rings,
     descriptors.client_wakes.emplace_back(pair[1]);
     UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     descriptors.worker_wakes.emplace_back(event ? ::fcntl(event.get(), F_DUPFD_CLOEXEC, 3) : -1);
-    if (!descriptors.worker_wakes.back()) {
-      return system_error("no descriptors left for another client");
+    const int newest = descriptors.worker_wakes.back().get();
+    if (newest < 0) return system_error("no descriptors left for another client");
+    // The last ones are for strangers at the door: without one, nobody could be told anything.
+    if (!leaves_descriptors(newest, kClientsLeaveOneIn)) {
+      return plain_error(
+          "no descriptors left for another client (raise the daemon's RLIMIT_NOFILE)");
     }
     client.rings.push_back(
         std::make_unique<ServerRing>(client, ring, std::move(ours), std::move(event)));
