@@ -82,7 +82,12 @@ void AttachServer::close_listener() {
 void AttachServer::accept_all() {
   while (listening_) {
     UniqueFd socket(::accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket) return;
+    if (!socket) {
+      // The listener stays readable, and would keep this thread busy: make room for the next.
+      if ((errno != EMFILE && errno != ENFILE) || half_open_.empty()) return;
+      half_open_.erase(half_open_.begin());
+      continue;
+    }
     // More than this many strangers at the door: the oldest has had its chance.
     if (half_open_.size() >= kMostHalfOpen) half_open_.erase(half_open_.begin());
     const std::uint64_t id = next_id_++;
