@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "control/log.h"
+#include "dataplane/volume/descriptor_room.h"
 #include "shm_ring/kelp.h"
 
 namespace kelp {
@@ -81,7 +82,12 @@ void AttachServer::close_listener() {
 void AttachServer::accept_all() {
   while (listening_) {
     UniqueFd socket(::accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (!socket) return;
+    if (!socket) {
+      // The listener stays readable, and would keep this thread busy: make room for the next.
+      if ((errno != EMFILE && errno != ENFILE) || half_open_.empty()) return;
+      half_open_.erase(half_open_.begin());
+      continue;
+    }
     // More than this many strangers at the door: the oldest has had its chance.
     if (half_open_.size() >= kMostHalfOpen) half_open_.erase(half_open_.begin());
     const std::uint64_t id = next_id_++;
@@ -204,8 +210,12 @@ Result<void> AttachServer::make_rings(Client& client, std::uint32_t rings,
     descriptors.client_wakes.emplace_back(pair[1]);
     UniqueFd event(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     descriptors.worker_wakes.emplace_back(event ? ::fcntl(event.get(), F_DUPFD_CLOEXEC, 3) : -1);
-    if (!descriptors.worker_wakes.back()) {
-      return system_error("no descriptors left for another client");
+    const int newest = descriptors.worker_wakes.back().get();
+    if (newest < 0) return system_error("no descriptors left for another client");
+    // The last ones are for strangers at the door: without one, nobody could be told anything.
+    if (!leaves_descriptors(newest, kClientsLeaveOneIn)) {
+      return plain_error(
+          "no descriptors left for another client (raise the daemon's RLIMIT_NOFILE)");
     }
     client.rings.push_back(
         std::make_unique<ServerRing>(client, ring, std::move(ours), std::move(event)));

@@ -101,6 +101,11 @@ ClientResult<std::unique_ptr<Attachment>> Connection::attach() const {
   if (!sent) return fail(KELP_DISCONNECTED, sent.error().what);
   auto received = receive_message(attachment->socket.get(),
                                   std::as_writable_bytes(std::span(&attachment->reply, 1)));
+  if (!received && received.error().os_error == EAGAIN) {
+    return fail(KELP_DISCONNECTED, "no answer from kelpd within " +
+                                       std::to_string(kAttachTimeoutMs / 1000) +
+                                       " s; is it stopped or overloaded?");
+  }
   if (!received) return fail(KELP_DISCONNECTED, "no answer from kelpd: " + received.error().what);
   if (received->bytes != sizeof(AttachReply)) {
     return fail(KELP_DISCONNECTED, "kelpd closed the connection instead of answering");

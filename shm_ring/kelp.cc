@@ -280,8 +280,11 @@ uint32_t kelp_channel_capacity(const kelp_channel* channel) {
 
 kelp_status kelp_fid_parse(const char* text, kelp_fid* out) {
   if (text == nullptr || out == nullptr) return usage("text or out is NULL");
-  // Longer than any file id with a generous file name: stop looking for the terminator.
-  const auto id = kelp::parse_file_id(std::string_view(text, ::strnlen(text, 4096)));
+  // Longer than any file id with a generous file name: stop looking for the terminator. What is cut
+  // there would be another file id.
+  constexpr std::size_t kTooLong = 4096;
+  const std::size_t length = ::strnlen(text, kTooLong);
+  const auto id = length == kTooLong ? std::nullopt : kelp::parse_file_id({text, length});
   if (!id) return failed_constant(KELP_BAD_FID, kelp_status_text(KELP_BAD_FID));
   out->volume = static_cast<std::uint32_t>(id->volume);
   out->needle = static_cast<std::uint64_t>(id->needle);

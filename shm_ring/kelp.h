@@ -247,7 +247,8 @@ KELP_API uint32_t kelp_channel_capacity(const kelp_channel* channel);
 /* ---- file ids and words ----------------------------------------------------------------- */
 
 /* Parses any textual form of a file id: "3,01637037d6", "3/01637037d6", with a "_delta", a
- * leading '/', a ".ext" or a "/file.name"; docs/reads.md lists them. KELP_BAD_FID. */
+ * leading '/', a ".ext" or a "/file.name"; docs/reads.md lists them. KELP_BAD_FID, also for a
+ * text of 4096 bytes or more. */
 KELP_API kelp_status kelp_fid_parse(const char* text, kelp_fid* out);
 
 /* Writes the canonical text ("3,01637037d6") and a terminator into out[40]. */

@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "dataplane/volume/descriptor_room.h"
 #include "dataplane/volume/file_system.h"
 #include "dataplane/volume/offset_width.h"
 #include "dataplane/volume/vif.h"
@@ -114,6 +115,11 @@ VolumeOpen::Turn VolumeOpen::open_files() {
     parts_.idx.reset(::open(paths.idx.c_str(), kOpenFlags));
     if (!parts_.idx)
       return fail(OpenRefusal::kBroken, "cannot open " + paths.idx + ": " + last_error());
+    if (!leaves_descriptors(parts_.idx.get(), kVolumesLeaveOneIn)) {
+      return fail(OpenRefusal::kBroken,
+                  "too many files are open: the rest of the descriptors is for clients (raise the "
+                  "daemon's RLIMIT_NOFILE)");
+    }
     if (::fstat(parts_.dat.get(), &dat_stat) != 0 ||
         ::fstat(parts_.idx.get(), &parts_.idx_stat) != 0) {
       return fail(OpenRefusal::kBroken, "cannot stat the open files: " + last_error());

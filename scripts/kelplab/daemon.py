@@ -12,18 +12,21 @@ from .process import Child, LabError, wait_until
 
 # Exit codes of kelpctl.
 OK, NOT_FOUND, WRONG_COOKIE, EXPIRED, CORRUPT, USE_HTTP, UNAVAILABLE = 0, 3, 4, 5, 6, 7, 8
-BAD_FID, BROKEN_GZIP, RANGE = 2, 10, 11
+BAD_FID, TIMEOUT, BROKEN_GZIP, RANGE, NO_DAEMON, CANNOT_WRITE = 2, 9, 10, 11, 13, 14
 
 
 class Daemon:
-    """A kelpd in the foreground; a context manager that stops it and wants exit code 0 from it."""
+    """A kelpd in the foreground; a context manager that stops it and wants exit code 0 from it.
+
+    `prefix` is a command that runs another one in its place, like prlimit.
+    """
 
     def __init__(self, programs: Path, home: Path, volume_dir: Path, *, idx_dir: Path | None = None,
-                 flags: Sequence[str] = (), keep: bool = False) -> None:
+                 flags: Sequence[str] = (), prefix: Sequence[str] = (), keep: bool = False) -> None:
         self.kelpctl_path = programs / "kelpctl"
         self.run_dir = home / "run"
         self.keep = keep
-        self.arguments = [programs / "kelpd", "--volume-dir", volume_dir, *(["--idx-dir", idx_dir] if idx_dir else []),
+        self.arguments = [*prefix, programs / "kelpd", "--volume-dir", volume_dir, *(["--idx-dir", idx_dir] if idx_dir else []),
                           "--run-dir", self.run_dir, *flags]
         self.log = home / "kelpd.log"
         self.child: Child

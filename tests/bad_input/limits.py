@@ -1,0 +1,187 @@
+"""What the host does not give: hugepages, locked memory, descriptors, address space."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from damage import fixture_rows
+from scene import Scene, Skipped, daemon, expect, health, is_alive, plain_row, process, promise, reads, wait_for
+
+FEW_DESCRIPTORS = 64
+
+
+def free_hugepages() -> int:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("HugePages_Free")), 0)
+
+
+def without_hugepages() -> None:
+    if free_hugepages() > 0:
+        raise Skipped("this host has free hugepages")
+
+
+@promise("limits")
+def hugepages_that_are_required_and_missing_refuse_the_client_with_a_remedy(scene: Scene) -> None:
+    without_hugepages()
+    with scene.kelpd(scene.volumes(), settings={"client.hugepages": "require"}) as kelpd:
+        done = kelpd.kelpctl("read", plain_row(scene)["fid"])
+        expect(done.returncode == daemon.NO_DAEMON and not done.stdout, f"exit code {done.returncode}")
+        expect(b"vm.nr_hugepages" in done.stderr, f"no remedy in {done.stderr!r}")
+        is_alive(kelpd)
+
+
+@promise("limits")
+def hugepages_that_are_preferred_and_missing_are_noted(scene: Scene) -> None:
+    without_hugepages()
+    with scene.kelpd(scene.volumes(), settings={"client.hugepages": "prefer"}) as kelpd:
+        wait_for("a needle to read", lambda: reads(kelpd, plain_row(scene)), kelpd)
+        notes = health(kelpd)["notes"]
+        expect(any("ordinary pages" in note for note in notes), f"/health notes {notes}")
+
+
+@promise("limits")
+def nothing_needs_locked_memory(scene: Scene) -> None:
+    none = ["prlimit", "--memlock=0:0"]
+    row = plain_row(scene)
+    with scene.kelpd(scene.volumes(), prefix=none) as kelpd:
+        wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
+        done = subprocess.run([*none, kelpd.kelpctl_path, "--run-dir", kelpd.run_dir, "read", row["fid"]],
+                              capture_output=True, timeout=10, check=False)
+        expect(done.returncode == daemon.OK and len(done.stdout) == row["size"], f"exit code {done.returncode}: {done.stderr!r}")
+
+
+class Clients:
+    """Readers that stay attached."""
+
+    def __init__(self, scene: Scene, kelpd: daemon.Daemon) -> None:
+        self.scene = scene
+        self.kelpd = kelpd
+        self.attached: list[fixture_rows.Abi] = []
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.attached:
+            one.close()
+
+    def add(self, fid: str) -> bool:
+        """False: refused."""
+        one = fixture_rows.Abi(self.scene.programs / "fixture_rows", self.kelpd.run_dir)
+        try:
+            self.attached.append(one)
+            one.read(fid)
+        except (process.LabError, BrokenPipeError):
+            self.attached.remove(one)
+            with contextlib.suppress(BrokenPipeError):
+                one.close()
+            return False
+        return True
+
+
+@promise("limits")
+def a_client_beyond_the_descriptors_is_refused_with_a_sentence_and_the_others_read_on(scene: Scene) -> None:
+    row = plain_row(scene)
+    few = ["prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}"]
+    with scene.kelpd(scene.volumes(), prefix=few) as kelpd, Clients(scene, kelpd) as clients:
+        wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
+        while clients.add(row["fid"]):
+            expect(len(clients.attached) < FEW_DESCRIPTORS, "nobody was refused")
+        expect(clients.attached, "the first client was refused already")
+        for _ in range(3):
+            started = time.monotonic()
+            done = kelpd.kelpctl("read", row["fid"])
+            expect(done.returncode == daemon.NO_DAEMON, f"a client too many: exit code {done.returncode}: {done.stderr!r}")
+            expect(b"descriptors" in done.stderr, f"a client too many is told {done.stderr!r}")
+            expect(time.monotonic() - started < 2, f"a client too many waited {time.monotonic() - started:.1f} s")
+        expect(health(kelpd)["clients"] == len(clients.attached), f"/health says {health(kelpd)}")
+        for one in clients.attached:
+            expect(one.read(row["fid"]).status == "ok", "an earlier client does not read on")
+        before = cpu_seconds(kelpd)
+        time.sleep(1)
+        expect(cpu_seconds(kelpd) - before < 0.5, f"kelpd spins: {cpu_seconds(kelpd) - before:.2f} s of CPU in one second")
+        clients.attached.pop().close()
+        wait_for("a place for a client again", lambda: reads(kelpd, row), kelpd)
+
+
+def cpu_seconds(kelpd: daemon.Daemon) -> float:
+    fields = Path(f"/proc/{kelpd.child.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+@promise("limits")
+def volumes_beyond_the_descriptors_are_refused_and_the_daemon_stays_reachable(scene: Scene) -> None:
+    folder, row = scene.volumes(), plain_row(scene)
+    for vid in range(100, 150):
+        for extension in ("dat", "idx", "vif"):
+            (folder / f"{vid}.{extension}").write_bytes((folder / f"1.{extension}").read_bytes())
+    few = ["prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}"]
+    with scene.kelpd(folder, prefix=few) as kelpd:
+        wait_for("the first volumes", lambda: reads(kelpd, row), kelpd)
+        wait_for("the last volumes to be judged", lambda: health(kelpd)["volumes"]["loading"] == 0, kelpd)
+        counts = health(kelpd)["volumes"]
+        expect(counts["refused"] > 0 and counts["serving"] > 5, f"volumes: {counts}")
+        refused = [one for one in kelpd.volumes() if one["state"] == "refused"]
+        expect(all("RLIMIT_NOFILE" in one["reason"] for one in refused), f"the reason is {refused[0]['reason']!r}")
+        for _ in range(5):
+            expect(reads(kelpd, row), "a volume that is served does not read")
+            time.sleep(0.1)
+        for vid in range(100, 150):
+            (folder / f"{vid}.dat").unlink()
+        wait_for("the others to be served", lambda: health(kelpd)["volumes"]["refused"] == 0
+                 and health(kelpd)["volumes"]["serving"] == 10, kelpd)
+        expect(health(kelpd)["status"] == "healthy", f"/health says {health(kelpd)}")
+
+
+@promise("limits")
+def a_client_with_little_address_space_fails_cleanly_or_reads(scene: Scene) -> None:
+    if scene.has_address_sanitizer():
+        raise Skipped("the address sanitizer reserves terabytes of addresses")
+    row = plain_row(scene)
+    with scene.kelpd(scene.volumes()) as kelpd:
+        wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
+        outcomes: dict[int, int] = {}
+        for kib in range(4096, 65536, 512):
+            def limited(*words: str) -> subprocess.CompletedProcess[bytes]:
+                return subprocess.run(["prlimit", f"--as={kib * 1024}", kelpd.kelpctl_path, "--run-dir", kelpd.run_dir,
+                                       *words], capture_output=True, timeout=10, check=False)
+            if limited("--version").returncode != 0:
+                continue  # not even its libraries fit
+            done = limited("read", row["fid"])
+            outcomes[kib] = done.returncode
+            if done.returncode == daemon.OK:
+                expect(len(done.stdout) == row["size"], f"{kib} KiB: {len(done.stdout)} bytes")
+                break
+            expect(0 < done.returncode <= 14 and not done.stdout and done.stderr.startswith(b"kelpctl: "),
+                   f"{kib} KiB of addresses: exit code {done.returncode}, {len(done.stdout)} bytes, {done.stderr!r}")
+        expect(daemon.OK in outcomes.values() and len(outcomes) > 1, f"exit codes by KiB: {outcomes}")
+        is_alive(kelpd)
+        expect(reads(kelpd, row), "a needle does not read afterwards")
+
+
+@promise("limits")
+def strangers_who_say_nothing_take_all_descriptors_for_a_moment_only(scene: Scene) -> None:
+    row = plain_row(scene)
+    few = ["prlimit", f"--nofile={FEW_DESCRIPTORS}:{FEW_DESCRIPTORS}"]
+    for name, kind in (("attach.sock", socket.SOCK_SEQPACKET), ("control.sock", socket.SOCK_STREAM)):
+        with scene.kelpd(scene.volumes(name), prefix=few) as kelpd, Clients(scene, kelpd) as clients:
+            wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
+            expect(clients.add(row["fid"]), "the first client was refused")
+            with contextlib.ExitStack() as strangers:
+                for _ in range(2 * FEW_DESCRIPTORS):
+                    one = strangers.enter_context(socket.socket(socket.AF_UNIX, kind))
+                    one.setblocking(False)
+                    with contextlib.suppress(BlockingIOError):
+                        one.connect(str(kelpd.run_dir / name))
+                before = cpu_seconds(kelpd)
+                for _ in range(20):
+                    expect(clients.attached[0].read(row["fid"]).status == "ok", "an attached client does not read on")
+                    time.sleep(0.05)
+                spent = cpu_seconds(kelpd) - before
+                expect(spent < 0.4, f"kelpd spins over {name}: {spent:.2f} s of CPU in one second")
+            wait_for("the next client", lambda: reads(kelpd, row), kelpd)
+            is_alive(kelpd)
