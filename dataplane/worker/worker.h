@@ -93,7 +93,8 @@ class Worker {
   struct VolumeSlot {
     SlotState state = SlotState::kLoading;
     bool reopen_unsent = false;
-    std::uint64_t fresh_batch = 0;  // the batch the volume was last found current in
+    std::uint64_t fresh_batch = 0;   // the batch the volume was last found current in
+    std::uint64_t behind_batch = 0;  // and the one it was last found behind in
     std::unique_ptr<Volume> volume;
   };
 
