@@ -15,7 +15,8 @@ constexpr std::size_t kCommandQueue = 16384;
 /// Longest sleep: nothing depends on it, but a thread that looks around once in a while is easier
 /// to trust.
 constexpr int kIdleSleepMs = 500;
-/// Turns between two looks at the clock for timers and heartbeats.
+/// Idle turns between two looks at the clock for timers and heartbeats. A turn with work looks at
+/// it anyway, and may take milliseconds: 256 of those would be seconds without either.
 constexpr std::uint64_t kTurnsPerClock = 256;
 constexpr std::uint64_t kTimerPeriodUs = 1000;
 
@@ -296,17 +297,17 @@ bool Worker::poll_once() noexcept {
   work += take_finished_reads();
   work += route_waiting();
   work += continue_reads();
+  const bool worked = work != 0;
+  if (worked) last_work_ = ticks_now();
+  const bool due = worked ? last_work_ - last_timers_ >= rate_.from_us(kTimerPeriodUs)
+                          : ++idle_turns_ % kTurnsPerClock == 0;
   // Before publish(): what it completes must not wait for a turn that comes after a sleep.
-  if (++turns_ % kTurnsPerClock == 0) [[unlikely]]
+  if (due) [[unlikely]]
     do_periodic_work();
   publish();
   counters_.polls.add();
-  if (work == 0) {
-    counters_.idle_polls.add();
-    return false;
-  }
-  last_work_ = ticks_now();
-  return true;
+  if (!worked) counters_.idle_polls.add();
+  return worked;
 }
 
 }  // namespace kelp

@@ -164,7 +164,7 @@ class Worker {
   std::vector<std::unique_ptr<Volume>> retired_;  // replaced, waiting for their last read
   std::uint64_t batch_ = 0;
   std::uint32_t cpu_ = kNoCpu;  // where this thread was last seen
-  std::uint64_t turns_ = 0;
+  std::uint64_t idle_turns_ = 0;
   Ticks last_work_ = 0;
   Ticks last_beat_ = 0;
   Ticks last_timers_ = 0;
