@@ -254,7 +254,7 @@ void AttachServer::leave(std::uint64_t id, Connection& connection) {
 }
 
 void AttachServer::send_command(Worker& worker, const WorkerCommand& command) {
-  // The queue holds more commands than there can be rings; a worker drains it every turn.
+  // As many rings as there may be can fill the queue; a worker drains it every turn.
   while (!worker.command(command)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 

@@ -184,15 +184,16 @@ void Worker::remove_ring(ServerRing* ring) noexcept {
 
 void Worker::finish_removals() noexcept {
   std::erase_if(leaving_, [this](ServerRing* ring) {
-    if (ring->in_flight() != 0) return false;
-    report(WorkerReport::Kind::kRingRemoved, ring);
-    return true;
+    return ring->in_flight() == 0 && report(WorkerReport::Kind::kRingRemoved, ring);
   });
 }
 
-void Worker::report(WorkerReport::Kind kind, ServerRing* ring) noexcept {
-  reports_.try_push({kind, ring});  // one per ring and kind: more room than rings
+/// False: the queue is full. A removal and the end of a drain are said again later; of a broken
+/// ring the control thread then hears nothing, and its client is cut off all the same.
+bool Worker::report(WorkerReport::Kind kind, ServerRing* ring) noexcept {
+  const bool told = reports_.try_push({kind, ring});
   if (control_ != nullptr) control_->notify();
+  return told;
 }
 
 void Worker::take_news(VolumeNews news) noexcept {
@@ -265,8 +266,7 @@ void Worker::do_periodic_work() noexcept {
   });
   const bool idle = free_.size() == options_.ops;
   if (draining_ && idle && !drained_reported_) {
-    drained_reported_ = true;
-    report(WorkerReport::Kind::kDrained, nullptr);
+    drained_reported_ = report(WorkerReport::Kind::kDrained, nullptr);
   }
 }
 

@@ -107,7 +107,7 @@ class Worker {
   void take_news(VolumeNews news) noexcept;
   void add_ring(ServerRing* ring) noexcept;
   void remove_ring(ServerRing* ring) noexcept;
-  void report(WorkerReport::Kind kind, ServerRing* ring) noexcept;
+  bool report(WorkerReport::Kind kind, ServerRing* ring) noexcept;
   void show_cpu() noexcept;
   void do_periodic_work() noexcept;
   void end_overdue(OpList& list, Ticks now) noexcept;
