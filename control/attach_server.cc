@@ -19,6 +19,8 @@ namespace kelp {
 namespace {
 
 constexpr std::size_t kMostHalfOpen = 64;
+/// Connections taken at once; the listener is level-triggered, the rest is told again.
+constexpr int kMostAccepts = 64;
 constexpr std::chrono::seconds kHalfOpenLimit{2};
 constexpr std::uint64_t kSmallestDataBytes = 4096;
 
@@ -78,8 +80,8 @@ void AttachServer::close_listener() {
   listening_ = false;
 }
 
-void AttachServer::accept_all() {
-  while (listening_) {
+void AttachServer::accept_some() {
+  for (int accepts = 0; listening_ && accepts < kMostAccepts; ++accepts) {
     UniqueFd socket(::accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) return;
     // More than this many strangers at the door: the oldest has had its chance.
