@@ -198,14 +198,22 @@ void Catalog::failed(VolumeId id, const OpenFailure& failure) {
 }
 
 std::vector<VolumeReport> Catalog::reports() const {
-  const std::lock_guard lock(mutex_);
   std::vector<VolumeReport> all;
-  all.reserve(entries_.size());
-  for (const auto& [id, entry] : entries_) {
-    VolumeReport& report = all.emplace_back(entry.report);
+  std::vector<std::string> dat_paths;
+  {
+    const std::lock_guard lock(mutex_);
+    all.reserve(entries_.size());
+    dat_paths.reserve(entries_.size());
+    for (const auto& [id, entry] : entries_) {
+      all.push_back(entry.report);
+      dat_paths.push_back(entry.found.has_dat ? entry.found.paths.dat : "");
+    }
+  }
+  // Without the lock: a slow disk then keeps the asker waiting, and not the loader too.
+  for (std::size_t i = 0; i < all.size(); ++i) {
     struct stat st {};
-    if (entry.found.has_dat && ::stat(entry.found.paths.dat.c_str(), &st) == 0) {
-      report.dat_bytes = static_cast<std::uint64_t>(st.st_size);
+    if (!dat_paths[i].empty() && ::stat(dat_paths[i].c_str(), &st) == 0) {
+      all[i].dat_bytes = static_cast<std::uint64_t>(st.st_size);
     }
   }
   return all;
