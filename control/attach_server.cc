@@ -20,6 +20,8 @@ namespace kelp {
 namespace {
 
 constexpr std::size_t kMostHalfOpen = 64;
+/// Connections taken at once; the listener is level-triggered, the rest is told again.
+constexpr int kMostAccepts = 64;
 constexpr std::chrono::seconds kHalfOpenLimit{2};
 constexpr std::uint64_t kSmallestDataBytes = 4096;
 
@@ -79,8 +81,8 @@ void AttachServer::close_listener() {
   listening_ = false;
 }
 
-void AttachServer::accept_all() {
-  while (listening_) {
+void AttachServer::accept_some() {
+  for (int accepts = 0; listening_ && accepts < kMostAccepts; ++accepts) {
     UniqueFd socket(::accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
       // The listener stays readable, and would keep this thread busy: make room for the next.
@@ -264,7 +266,7 @@ void AttachServer::leave(std::uint64_t id, Connection& connection) {
 }
 
 void AttachServer::send_command(Worker& worker, const WorkerCommand& command) {
-  // The queue holds more commands than there can be rings; a worker drains it every turn.
+  // As many rings as there may be can fill the queue; a worker drains it every turn.
   while (!worker.command(command)) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 

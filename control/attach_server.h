@@ -39,8 +39,8 @@ class AttachServer {
   /// Watches the listener under `listener_id`; connections get ids above it.
   Result<void> start(std::uint64_t listener_id);
 
-  /// The listener has connections waiting.
-  void accept_all();
+  /// The listener has connections waiting: takes some of them, and is readable while more wait.
+  void accept_some();
   /// The connection of that id is readable or gone. False: no such connection.
   bool handle(std::uint64_t id);
   /// A worker has let go of a ring, or found it broken.

@@ -10,7 +10,7 @@ namespace {
 constexpr const char* kFooter =
     "\nSettings come from the defaults, then the configuration file, then the flags above.\n"
     "The file is --config, or /etc/kelp/kelpd.toml where that exists; docs/configuration.md lists\n"
-    "its keys. A quick start, serving volumes no volume server is writing to:\n"
+    "its keys. A quick start, beside a running volume server or none:\n"
     "  kelpd --volume-dir /data/seaweedfs --run-dir /tmp/kelp\n";
 
 void declare(CLI::App& app, CommandLine& line) {

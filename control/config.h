@@ -67,7 +67,7 @@ struct TargetConfig {
   std::uint32_t rescan_ms = 2000;  ///< looks for new and vanished volumes; 100..3600000
   std::uint64_t gzip_max_output_bytes = 1ull << 30;  ///< of one needle; 64 KiB..1 TiB
   std::uint32_t gzip_max_ratio = 1100;  ///< inflated to stored; 1..1100, DEFLATE ends at 1032
-  std::uint64_t inline_inflate_bytes = 262144;  ///< larger ones go to the loader; 0..16 MiB
+  std::uint64_t inline_inflate_bytes = 262144;  ///< beyond: on the loader; 0..16 MiB
   std::uint32_t reload_wait_ms = 1000;  ///< a read waits so long for a reloading index; 0..60000
   std::vector<TargetDirectory> directories;  ///< at least one
 };

@@ -97,9 +97,9 @@ void add_target(std::vector<ConfigKey>& keys) {
   keys.push_back(number_key(
       "target.gzip_max_ratio", target(&TargetConfig::gzip_max_ratio), {1, 1100, "to 1"},
       "One that inflates to more than so many times its size is refused; DEFLATE ends at 1032."));
-  keys.push_back(bytes_key("target.inline_inflate_bytes",
-                           target(&TargetConfig::inline_inflate_bytes), {0, 16 * kMiB, ""},
-                           "Compressed needles above this size are inflated off the worker."));
+  keys.push_back(bytes_key(
+      "target.inline_inflate_bytes", target(&TargetConfig::inline_inflate_bytes),
+      {0, 16 * kMiB, ""}, "A compressed needle that inflates to more is inflated off the worker."));
   keys.push_back(number_key(
       "target.reload_wait_ms", target(&TargetConfig::reload_wait_ms), {0, 60000, "milliseconds"},
       "How long a read waits for an index that is being reloaded, before the next path."));

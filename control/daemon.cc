@@ -233,7 +233,7 @@ void Daemon::handle_event(std::uint64_t id) {
     case kHttp:
       return;
     case kAttach:
-      attach_->accept_all();
+      attach_->accept_some();
       return;
     default:
       attach_->handle(id);

@@ -2,9 +2,9 @@
 #include "shm_ring/kelp.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <string>
@@ -82,7 +82,7 @@ kelp::ClientResult<kelp::ConnectOptions> read_options(const kelp_options* given)
   if (options.reserved != 0) return refuse("kelp_options.reserved is not 0");
 
   kelp::ConnectOptions result;
-  const char* from_environment = std::getenv("KELP_RUN_DIR");
+  const char* from_environment = ::secure_getenv("KELP_RUN_DIR");
   result.run_dir = options.run_dir != nullptr ? options.run_dir
                    : from_environment != nullptr && from_environment[0] != '\0'
                        ? from_environment

@@ -18,7 +18,7 @@
  * Errors: every function answers a kelp_status; kelp_error_detail() has the sentence.
  * fork(): the child owns nothing of the parent's connection. Its calls answer KELP_FORKED; it
  * may kelp_close() what it inherited (which only frees memory) and connect anew.
- * ABI: structs end in reserved fields that are 0; kelp_options starts with its own size.
+ * ABI: reserved fields are 0; kelp_options starts with its own size.
  */
 #ifndef KELP_H
 #define KELP_H
@@ -127,7 +127,7 @@ typedef struct kelp_completion {
   uint16_t flags;   /* KELP_FLAG_* */
   uint8_t status;   /* kelp_status */
   uint8_t path;     /* kelp_path */
-  uint8_t attempts; /* ways tried, the last one included */
+  uint8_t attempts; /* times the read was begun: more than 1 if the volume changed under it */
   uint8_t reserved[7];
 } kelp_completion;
 
@@ -189,7 +189,8 @@ KELP_API kelp_status kelp_connect(const kelp_options* options, kelp_connection**
 KELP_API void kelp_close(kelp_connection* connection);
 
 /* After KELP_DISCONNECTED: attaches anew, with new memory at new addresses. All channels must
- * be closed and all buffers forgotten before: those of the old memory are gone. */
+ * be closed and all buffers forgotten before: those of the old memory are gone. No other thread
+ * may be inside any call on the connection. */
 KELP_API kelp_status kelp_reconnect(kelp_connection* connection);
 
 /* Why the last failing call of this thread failed: one sentence. Never NULL; valid until the
@@ -216,7 +217,8 @@ KELP_API void kelp_channel_close(kelp_channel* channel);
 
 /* Hands `count` requests to the daemon, in order; *accepted (may be NULL) tells how many were
  * taken. Never blocks. A request that is refused stops the batch: KELP_RING_FULL (reap, then
- * submit the rest), KELP_BAD_BUFFER, KELP_USAGE, KELP_DISCONNECTED, KELP_FORKED. */
+ * submit the rest), KELP_BAD_BUFFER, KELP_BUFFER_BUSY, KELP_USAGE, KELP_DISCONNECTED,
+ * KELP_FORKED. */
 KELP_API kelp_status kelp_submit(kelp_channel* channel, const kelp_request* requests,
                                  uint32_t count, uint32_t* accepted);
 

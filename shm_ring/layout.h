@@ -75,7 +75,7 @@ struct RingControl {
   alignas(kWriterDistance) std::uint32_t submission_head;
   std::uint32_t state;      // RingState
   std::uint64_t heartbeat;  // goes up at least every kHeartbeatPeriodMs
-  std::uint32_t cpu;        // the worker runs there, or did a moment ago: kNoCpu if it sleeps
+  std::uint32_t cpu;        // where the worker runs, or ran before it fell asleep
   // Set by the worker before it sleeps; exchanged to 0 by the client, which then wakes it.
   alignas(kWriterDistance) std::uint32_t worker_sleeps;
 };

@@ -35,7 +35,6 @@ class TickRate {
   std::uint64_t to_ns(Ticks duration) const noexcept {
     return static_cast<std::uint64_t>(static_cast<double>(duration) * ns_per_tick_);
   }
-  double per_us() const noexcept { return per_us_; }
 
  private:
   TickRate();

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <set>
+#include <string_view>
 
 #include "dataplane/volume/file_system.h"
 #include "dataplane/volume/volume_name.h"
@@ -18,6 +19,14 @@ struct DirectoryClose {
   void operator()(DIR* dir) const noexcept { ::closedir(dir); }
 };
 using OpenDirectory = std::unique_ptr<DIR, DirectoryClose>;
+
+/// .ecx, or a shard, .ec00 to .ec31: with an index directory the .ecx lies there, shards never do.
+bool is_of_shards(std::string_view extension) {
+  if (extension == ".ecx") return true;
+  const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+  return extension.size() == 5 && extension.starts_with(".ec") && is_digit(extension[3]) &&
+         is_digit(extension[4]);
+}
 
 bool is_file(const std::string& path) {
   struct stat st {};
@@ -77,7 +86,9 @@ void Catalog::scan_directory(const VolumeDirectory& directory, std::map<VolumeId
   errno = 0;  // the end of the directory leaves it alone, an error does not
   for (const dirent* entry; (entry = ::readdir(dir.get())) != nullptr; errno = 0) {
     const auto name = parse_volume_name(entry->d_name);
-    if (!name || (name->extension != ".dat" && name->extension != ".ecx")) continue;
+    if (!name) continue;
+    const bool is_dat = name->extension == ".dat";
+    if (!is_dat && !is_of_shards(name->extension)) continue;
     Found& volume = here[name->id];
     // Two collections cannot share a volume id; where they do, the first name stays.
     if (volume.directory == nullptr) {
@@ -89,7 +100,7 @@ void Catalog::scan_directory(const VolumeDirectory& directory, std::map<VolumeId
                                               " is there under two collections"});
       continue;
     }
-    (name->extension == ".dat" ? volume.has_dat : volume.has_ecx) = true;
+    if (is_dat) volume.has_dat = true;
   }
   if (errno != 0) {
     troubles.push_back(
@@ -198,14 +209,22 @@ void Catalog::failed(VolumeId id, const OpenFailure& failure) {
 }
 
 std::vector<VolumeReport> Catalog::reports() const {
-  const std::lock_guard lock(mutex_);
   std::vector<VolumeReport> all;
-  all.reserve(entries_.size());
-  for (const auto& [id, entry] : entries_) {
-    VolumeReport& report = all.emplace_back(entry.report);
+  std::vector<std::string> dat_paths;
+  {
+    const std::lock_guard lock(mutex_);
+    all.reserve(entries_.size());
+    dat_paths.reserve(entries_.size());
+    for (const auto& [id, entry] : entries_) {
+      all.push_back(entry.report);
+      dat_paths.push_back(entry.found.has_dat ? entry.found.paths.dat : "");
+    }
+  }
+  // Without the lock: a slow disk then keeps the asker waiting, and not the loader too.
+  for (std::size_t i = 0; i < all.size(); ++i) {
     struct stat st {};
-    if (entry.found.has_dat && ::stat(entry.found.paths.dat.c_str(), &st) == 0) {
-      report.dat_bytes = static_cast<std::uint64_t>(st.st_size);
+    if (!dat_paths[i].empty() && ::stat(dat_paths[i].c_str(), &st) == 0) {
+      all[i].dat_bytes = static_cast<std::uint64_t>(st.st_size);
     }
   }
   return all;

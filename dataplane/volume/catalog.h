@@ -88,8 +88,7 @@ class Catalog {
   struct Found {
     std::string collection;
     const VolumeDirectory* directory = nullptr;
-    bool has_dat = false;
-    bool has_ecx = false;
+    bool has_dat = false;  // false: shards only
     VolumePaths paths;
     FileIdentity dat;
     FileIdentity idx;

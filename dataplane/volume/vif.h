@@ -49,8 +49,7 @@ struct VolumeInfo {
 /// - a field this reader knows with a value of the wrong type or range;
 /// - a field given twice, in one spelling or in two;
 /// - a field of ecShardConfig this reader does not know: one of those (blockSize) has already
-/// changed
-///   where bytes lie. Other unknown fields are ignored; they have only ever described.
+///   changed where bytes lie. Other unknown fields are ignored; they have only ever described.
 /// Source: SeaweedFS weed/storage/volume_info/volume_info.go, weed/pb/volume_server.proto.
 Result<VolumeInfo> parse_vif(std::string_view text);
 

@@ -12,7 +12,6 @@
 #include <memory>
 #include <optional>
 #include <thread>
-#include <variant>
 #include <vector>
 
 #include "dataplane/volume/catalog.h"

@@ -15,7 +15,8 @@ constexpr std::size_t kCommandQueue = 16384;
 /// Longest sleep: nothing depends on it, but a thread that looks around once in a while is easier
 /// to trust.
 constexpr int kIdleSleepMs = 500;
-/// Turns between two looks at the clock for timers and heartbeats.
+/// Idle turns between two looks at the clock for timers and heartbeats. A turn with work looks at
+/// it anyway, and may take milliseconds: 256 of those would be seconds without either.
 constexpr std::uint64_t kTurnsPerClock = 256;
 constexpr std::uint64_t kTimerPeriodUs = 1000;
 
@@ -183,15 +184,16 @@ void Worker::remove_ring(ServerRing* ring) noexcept {
 
 void Worker::finish_removals() noexcept {
   std::erase_if(leaving_, [this](ServerRing* ring) {
-    if (ring->in_flight() != 0) return false;
-    report(WorkerReport::Kind::kRingRemoved, ring);
-    return true;
+    return ring->in_flight() == 0 && report(WorkerReport::Kind::kRingRemoved, ring);
   });
 }
 
-void Worker::report(WorkerReport::Kind kind, ServerRing* ring) noexcept {
-  reports_.try_push({kind, ring});  // one per ring and kind: more room than rings
+/// False: the queue is full. A removal and the end of a drain are said again later; of a broken
+/// ring the control thread then hears nothing, and its client is cut off all the same.
+bool Worker::report(WorkerReport::Kind kind, ServerRing* ring) noexcept {
+  const bool told = reports_.try_push({kind, ring});
   if (control_ != nullptr) control_->notify();
+  return told;
 }
 
 void Worker::take_news(VolumeNews news) noexcept {
@@ -264,8 +266,7 @@ void Worker::do_periodic_work() noexcept {
   });
   const bool idle = free_.size() == options_.ops;
   if (draining_ && idle && !drained_reported_) {
-    drained_reported_ = true;
-    report(WorkerReport::Kind::kDrained, nullptr);
+    drained_reported_ = report(WorkerReport::Kind::kDrained, nullptr);
   }
 }
 
@@ -296,17 +297,17 @@ bool Worker::poll_once() noexcept {
   work += take_finished_reads();
   work += route_waiting();
   work += continue_reads();
+  const bool worked = work != 0;
+  if (worked) last_work_ = ticks_now();
+  const bool due = worked ? last_work_ - last_timers_ >= rate_.from_us(kTimerPeriodUs)
+                          : ++idle_turns_ % kTurnsPerClock == 0;
   // Before publish(): what it completes must not wait for a turn that comes after a sleep.
-  if (++turns_ % kTurnsPerClock == 0) [[unlikely]]
+  if (due) [[unlikely]]
     do_periodic_work();
   publish();
   counters_.polls.add();
-  if (work == 0) {
-    counters_.idle_polls.add();
-    return false;
-  }
-  last_work_ = ticks_now();
-  return true;
+  if (!worked) counters_.idle_polls.add();
+  return worked;
 }
 
 }  // namespace kelp

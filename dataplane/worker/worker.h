@@ -93,7 +93,8 @@ class Worker {
   struct VolumeSlot {
     SlotState state = SlotState::kLoading;
     bool reopen_unsent = false;
-    std::uint64_t fresh_batch = 0;  // the batch the volume was last found current in
+    std::uint64_t fresh_batch = 0;   // the batch the volume was last found current in
+    std::uint64_t behind_batch = 0;  // and the one it was last found behind in
     std::unique_ptr<Volume> volume;
   };
 
@@ -106,7 +107,7 @@ class Worker {
   void take_news(VolumeNews news) noexcept;
   void add_ring(ServerRing* ring) noexcept;
   void remove_ring(ServerRing* ring) noexcept;
-  void report(WorkerReport::Kind kind, ServerRing* ring) noexcept;
+  bool report(WorkerReport::Kind kind, ServerRing* ring) noexcept;
   void show_cpu() noexcept;
   void do_periodic_work() noexcept;
   void end_overdue(OpList& list, Ticks now) noexcept;
@@ -163,7 +164,7 @@ class Worker {
   std::vector<std::unique_ptr<Volume>> retired_;  // replaced, waiting for their last read
   std::uint64_t batch_ = 0;
   std::uint32_t cpu_ = kNoCpu;  // where this thread was last seen
-  std::uint64_t turns_ = 0;
+  std::uint64_t idle_turns_ = 0;
   Ticks last_work_ = 0;
   Ticks last_beat_ = 0;
   Ticks last_timers_ = 0;

@@ -83,6 +83,8 @@ void Worker::route(OpIndex index) noexcept {
 
 bool Worker::ensure_fresh(VolumeSlot& slot) noexcept {
   if (slot.fresh_batch == batch_) return true;
+  // One refresh per batch, or 32 reads of one volume would replay 32 times the rows of a turn.
+  if (slot.behind_batch == batch_) return false;
   slot.volume->counters().refreshes.fetch_add(1, std::memory_order_relaxed);
   switch (slot.volume->refresh()) {
     case Volume::Freshness::kCurrent:
@@ -90,6 +92,7 @@ bool Worker::ensure_fresh(VolumeSlot& slot) noexcept {
       slot.fresh_batch = batch_;
       return true;
     case Volume::Freshness::kBehind:
+      slot.behind_batch = batch_;
       return false;
     case Volume::Freshness::kReplaced:
       reload(slot, slot.volume->id());

@@ -155,6 +155,16 @@ TEST_CASE("an erasure-coded volume is the server's, beside a .dat it is ours") {
   CHECK(told(catalog.scan()) == "http 7");
 }
 
+TEST_CASE("shards tell an erasure-coded volume whose .ecx lies in the index directory") {
+  TempDir dir;
+  TempDir indexes;
+  touch(indexes.path() / "7.ecx");
+  touch(dir.path() / "7.ec13");
+  touch(dir.path() / "8.ecj");
+  Catalog catalog({{dir.path(), indexes.path()}});
+  CHECK(told(catalog.scan()) == "http 7");
+}
+
 TEST_CASE("a .dat in a later directory wins over shards in an earlier one") {
   TempDir first;
   TempDir second;
