@@ -173,8 +173,9 @@ void Loader::fail_open(VolumeId id, const OpenFailure& failure) {
   catalog_.failed(id, failure);
   switch (failure.refusal) {
     case OpenRefusal::kNotNow: {
-      // Reads wait for it as long as they are configured to; nothing to tell the worker.
+      // Reads wait for a moment like a vacuum's commit; one that lasts is not worth waiting for.
       std::chrono::milliseconds& pause = reopen_pauses_[id];
+      if (pause == kLongestReopenPause) tell({VolumeNews::Kind::kGone, id, nullptr});
       pause = std::clamp(pause * 2, kFirstReopenPause, kLongestReopenPause);
       due_opens_[id] = Clock::now() + pause;
       break;

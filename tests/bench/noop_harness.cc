@@ -1,4 +1,5 @@
-// No-ops with client and worker in one thread, for counting instructions: submit, poll_once, reap, N times.
+// No-ops with client and worker in one thread, for counting instructions: submit, poll_once, reap,
+// N times.
 //
 //   valgrind --tool=callgrind --toggle-collect='kelp::Worker::poll_once()' kelp-noop-harness N
 #include <cstdio>

@@ -1,5 +1,5 @@
-// A no-op through libkelp and kelpd's worker, beside the least two threads can do: pass a number to and fro over two
-// cache lines. Slices of at most a millisecond alternate, on the same two CPUs.
+// A no-op through libkelp and kelpd's worker, beside the least two threads can do: pass a number to
+// and fro over two cache lines. Slices of at most a millisecond alternate, on the same two CPUs.
 //
 //   kelp-ring-compare --run-dir DIR --worker-cpu 0 --client-cpu 1 [--pairs N] [--json FILE]
 //   kelp-ring-compare --run-dir DIR --count N       only N no-ops, polled: for strace
@@ -60,7 +60,8 @@ class PingPong {
       now = ticks_now();
     }
     wanted_.store(kSleep);
-    return static_cast<double>(TickRate::instance().to_ns(now - start)) / static_cast<double>(trips);
+    return static_cast<double>(TickRate::instance().to_ns(now - start)) /
+           static_cast<double>(trips);
   }
 
  private:
@@ -124,8 +125,9 @@ nlohmann::json figure(const char* name, std::vector<double> samples, const char*
   const auto at = [&](double fraction) {
     return samples[static_cast<std::size_t>(fraction * static_cast<double>(samples.size() - 1))];
   };
-  return {{"name", name}, {"value", at(0.5)}, {"low", at(0.25)}, {"high", at(0.75)},
-          {"must", std::move(must)}, {"better", "low"}, {"unit", unit}};
+  return {{"name", name},     {"value", at(0.5)},        {"low", at(0.25)},
+          {"high", at(0.75)}, {"must", std::move(must)}, {"better", "low"},
+          {"unit", unit}};
 }
 
 int compare(kelp_channel* channel, int worker_cpu, std::uint32_t pairs, const std::string& json) {
@@ -138,11 +140,10 @@ int compare(kelp_channel* channel, int worker_cpu, std::uint32_t pairs, const st
     trips.push_back(yardstick.slice(length));
     ratios.push_back(no_ops.back() / trips.back());
   }
-  const nlohmann::json document = {
-      {"figures",
-       {figure("ring no-op round trip", no_ops, "ns", nullptr),
-        figure("two-line ping-pong", trips, "ns", nullptr),
-        figure("ring no-op / two-line ping-pong", ratios, "x", 2.0)}}};
+  const nlohmann::json document = {{"figures",
+                                    {figure("ring no-op round trip", no_ops, "ns", nullptr),
+                                     figure("two-line ping-pong", trips, "ns", nullptr),
+                                     figure("ring no-op / two-line ping-pong", ratios, "x", 2.0)}}};
   std::ofstream(json) << document.dump(2) << '\n';
   return 0;
 }
