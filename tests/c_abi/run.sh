@@ -34,7 +34,7 @@ add_executable(consumer first_read.c)
 target_link_libraries(consumer PRIVATE kelp::kelp)
 CMAKE
 cp "$source/tests/c_abi/first_read.c" "$scratch/consumer/"
-cmake -S "$scratch/consumer" -B "$scratch/consumer/build" -DCMAKE_PREFIX_PATH="$scratch/prefix" \
+cmake -G Ninja -S "$scratch/consumer" -B "$scratch/consumer/build" -DCMAKE_PREFIX_PATH="$scratch/prefix" \
   -DCMAKE_C_COMPILER="$cc" -DCMAKE_C_FLAGS="${sanitize[*]}" >/dev/null
 cmake --build "$scratch/consumer/build" >/dev/null
 
