@@ -46,7 +46,7 @@ build() {
 run_tests() {
   local preset=$1 log=build/$1/ctest.log
   ctest --preset "$preset" --output-on-failure | tee "$log" || failed+=("tests of $preset")
-  summaries+=("$preset: $(sed -n '/% tests passed/,$p' "$log")")
+  summaries+=("$preset"$'\n'"$(sed -n '/% tests passed/,$p' "$log")")
 }
 
 say "checking packages"
