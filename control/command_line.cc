@@ -28,7 +28,8 @@ void declare(CLI::App& app, CommandLine& line) {
       ->type_name("DIR");
   app.add_option("--run-dir", line.run_dir, "Directory of the sockets and the lock file")
       ->type_name("DIR");
-  app.add_option("--cpus", line.cpus, "CPUs of the workers: 1 or 1,3 or 2-3")->type_name("LIST");
+  app.add_option("--cpus", line.cpus, "CPU the worker is pinned to; this version runs one worker")
+      ->type_name("CPU");
   app.add_option("--log-level", line.log_level, "debug, info, warning or error")
       ->type_name("LEVEL");
 }
