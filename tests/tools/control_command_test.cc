@@ -10,7 +10,7 @@ using kelp::HttpRequest;
 using kelp::HttpResponse;
 using kelp::test::contains;
 using kelp::test::Ran;
-using kelp::test::run;
+using kelp::test::run_program;
 using kelp::test::TempDir;
 
 namespace {
@@ -27,7 +27,7 @@ struct FakeDaemon {
 
   Ran ask(std::vector<std::string> words) {
     words.insert(words.end(), {"--run-dir", http.dir()});
-    return run(words);
+    return run_program(words);
   }
 };
 
@@ -129,20 +129,20 @@ TEST_CASE("what is not JSON, and what is an error, is said") {
 
 TEST_CASE("without a daemon the exit code is 13 and the sentence says where it was looked for") {
   const TempDir dir;
-  const Ran nothing = run({"health", "--run-dir", dir.path()});
+  const Ran nothing = run_program({"health", "--run-dir", dir.path()});
   CHECK(nothing.code == 13);
   CHECK(contains(nothing.err, dir.path() + "/control.sock: there is no such socket"));
-  const Ran json = run({"health", "--json", "--run-dir", dir.path()});
+  const Ran json = run_program({"health", "--json", "--run-dir", dir.path()});
   CHECK(contains(json.err, "{\"error\":\"cannot reach kelpd"));
   dir.write("control.sock", "");
-  CHECK(run({"stats", "--run-dir", dir.path()}).code == 13);
+  CHECK(run_program({"stats", "--run-dir", dir.path()}).code == 13);
 }
 
 TEST_CASE("a daemon that accepts and stays silent is a timeout") {
   const TempDir dir;
   const auto listener = kelp::UnixListener::create(dir / "control.sock");
   REQUIRE(listener);
-  const Ran ran = run({"health", "--run-dir", dir.path()});
+  const Ran ran = run_program({"health", "--run-dir", dir.path()});
   CHECK(ran.code == 9);
   CHECK(contains(ran.err, "within 5 s"));
 }
@@ -151,12 +151,13 @@ TEST_CASE("$KELP_RUN_DIR names the daemon, and proxies have no say") {
   FakeDaemon daemon(R"({"status":"healthy"})");
   ::setenv("KELP_RUN_DIR", daemon.http.dir().c_str(), 1);
   ::setenv("http_proxy", "http://127.0.0.1:1/", 1);
-  CHECK(run({"health"}).code == 0);
+  CHECK(run_program({"health"}).code == 0);
   ::unsetenv("KELP_RUN_DIR");
   ::unsetenv("http_proxy");
 }
 
 TEST_CASE("a table into a full disk fails as output does") {
   FakeDaemon daemon(R"({"status":"healthy"})");
-  CHECK(run({"health", "--run-dir", daemon.http.dir()}, {.out_path = "/dev/full"}).code == 14);
+  CHECK(run_program({"health", "--run-dir", daemon.http.dir()}, {.out_path = "/dev/full"}).code ==
+        14);
 }

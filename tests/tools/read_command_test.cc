@@ -2,8 +2,6 @@
 #include <signal.h>
 #include <sys/stat.h>
 
-#include <thread>
-
 #include "tools/run_kelpctl.h"
 #include "tools/stand_in_kelp.h"
 
@@ -195,14 +193,15 @@ TEST_CASE("a reader that leaves ends the read quietly") {
   const TempDir dir;
   hold(bytes_of(3 * kChunk));
   REQUIRE(::mkfifo((dir / "fifo").c_str(), 0600) == 0);
-  std::thread reader([&] {
+  const pid_t reader = ::fork();
+  if (reader == 0) {
     const int fd = ::open((dir / "fifo").c_str(), O_RDONLY);
     char some[100];
     (void)!::read(fd, some, sizeof some);
-    ::close(fd);
-  });
+    ::_exit(0);
+  }
   const Ran ran = run({"read", kFid}, {.out_path = dir / "fifo"});
-  reader.join();
+  CHECK(kelp::test::wait_for(reader) == 0);
   CHECK(ran.code == 14);
   CHECK(ran.err.empty());
 }

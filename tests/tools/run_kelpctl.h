@@ -1,12 +1,15 @@
-// Runs kelpctl as the process it is: forked, with its stdout and stderr in files.
+// Runs kelpctl as the process it is, with its stdout and stderr in files: run() forked and on the
+// stand-in of libkelp, in a test without threads; run_program() the executable itself.
 #pragma once
 
 #include <fcntl.h>
+#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <iostream>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -26,6 +29,41 @@ struct Streams {
   bool close_out = false;
 };
 
+/// argv of a program: pointers into `words`, which outlive it, and the null at its end.
+inline std::vector<char*> to_argv(std::vector<std::string>& words) {
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  return argv;
+}
+
+/// Waits for `child`; its exit code, or 1000 and the signal that ended it.
+inline int wait_for(pid_t child) {
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+/// Spawned, not forked: a fork of a process with threads may inherit a lock nobody will release.
+inline Ran run_program(std::vector<std::string> words, const Streams& streams = {}) {
+  const TempDir dir;
+  const std::string out = streams.out_path.empty() ? dir / "out" : streams.out_path;
+  words.insert(words.begin(), KELPCTL_PROGRAM);
+  posix_spawn_file_actions_t actions;
+  ::posix_spawn_file_actions_init(&actions);
+  ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT,
+                                     0600);
+  ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, (dir / "err").c_str(),
+                                     O_WRONLY | O_CREAT, 0600);
+  pid_t child = -1;
+  const int error =
+      ::posix_spawn(&child, KELPCTL_PROGRAM, &actions, nullptr, to_argv(words).data(), environ);
+  ::posix_spawn_file_actions_destroy(&actions);
+  if (error != 0) throw std::runtime_error("cannot run " KELPCTL_PROGRAM);
+  const int code = wait_for(child);
+  return {code, streams.out_path.empty() ? read_text(out) : "", read_text(dir / "err")};
+}
+
 inline Ran run(std::vector<std::string> words, const Streams& streams = {}) {
   const TempDir dir;
   const std::string out = streams.out_path.empty() ? dir / "out" : streams.out_path;
@@ -35,9 +73,7 @@ inline Ran run(std::vector<std::string> words, const Streams& streams = {}) {
   const pid_t child = ::fork();
   if (child == 0) {
     words.insert(words.begin(), "kelpctl");
-    std::vector<char*> argv;
-    for (std::string& word : words) argv.push_back(word.data());
-    argv.push_back(nullptr);
+    std::vector<char*> argv = to_argv(words);
     ::dup2(::open(out.c_str(), O_WRONLY | O_CREAT, 0600), STDOUT_FILENO);
     ::dup2(::open((dir / "err").c_str(), O_WRONLY | O_CREAT, 0600), STDERR_FILENO);
     if (streams.close_out) ::close(STDOUT_FILENO);
@@ -45,9 +81,7 @@ inline Ran run(std::vector<std::string> words, const Streams& streams = {}) {
     std::fflush(nullptr);
     ::_exit(code);
   }
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  const int code = WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+  const int code = wait_for(child);
   return {code, streams.out_path.empty() ? read_text(out) : "", read_text(dir / "err")};
 }
 
