@@ -2,8 +2,11 @@
 #include "control/attach_server.h"
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -93,6 +96,26 @@ TEST_CASE("a data area that is larger for being whole pages counts as large as i
   CHECK(refusal(served, 1, 4096).empty());
   CHECK(eventually([&] { return served.clients() == 0; }));
   CHECK(refusal(served, 1, 5000).find("asks for 8192 more") != std::string::npos);
+}
+
+TEST_CASE("a dead client's memory reads as zeroes to whoever kept it mapped") {
+  ServedAttach served;
+  auto client = attach(served, 1, 64 * 1024);
+  std::memset(client->data.data(), 0x55, client->data.size());
+  // As a forked child has it: the memory without the socket.
+  const Mapping data = std::move(client->data);
+  const Mapping rings = std::move(client->segment);
+  const std::vector<UniqueFd> fds = std::move(client->fds);
+  client.reset();
+  CHECK(eventually([&] { return served.clients() == 0; }));
+  for (const std::size_t which : {std::size_t{0}, std::size_t{1}}) {
+    struct stat facts {};
+    REQUIRE(::fstat(fds[which].get(), &facts) == 0);
+    CHECK(facts.st_blocks == 0);
+  }
+  const auto is_zero = [](std::byte byte) { return byte == std::byte{0}; };
+  CHECK(std::all_of(data.data(), data.data() + data.size(), is_zero));
+  CHECK(std::all_of(rings.data(), rings.data() + rings.size(), is_zero));
 }
 
 TEST_CASE("ten thousand attaches, refused ones among them, leave no place taken") {
