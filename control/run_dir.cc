@@ -34,6 +34,11 @@ Result<void> judge_directory(const std::string& path) {
   if (!S_ISDIR(found.st_mode)) {
     return plain_error("cannot use the run directory " + path + ": it is not a directory");
   }
+  // Who owns the directory can put a socket of their own in place of ours.
+  if (found.st_uid != ::geteuid() && found.st_uid != 0) {
+    return plain_error("cannot use the run directory " + path + ": it belongs to uid " +
+                       std::to_string(found.st_uid) + "; chown it, or choose another --run-dir");
+  }
   // Without the sticky bit anybody could put a socket of their own in place of ours.
   if ((found.st_mode & S_IWOTH) != 0 && (found.st_mode & S_ISVTX) == 0) {
     return plain_error("cannot use the run directory " + path +

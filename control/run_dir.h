@@ -13,7 +13,8 @@ class RunDir {
  public:
   /// Makes `path` (0755) if its parent exists, and locks `path`/kelpd.lock with our pid inside.
   /// The kernel drops the lock when the process ends, however it ends.
-  /// Errors: not a directory, writable by everyone, not permitted, held by another kelpd (its pid).
+  /// Errors: not a directory, neither ours nor root's, writable by everyone, not permitted, held by
+  /// another kelpd (its pid).
   static Result<RunDir> claim(const std::string& path);
 
   const std::string& path() const noexcept { return path_; }
