@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import damage  # noqa: F401
+import deaths  # noqa: F401
 import file_ids  # noqa: F401
 import files  # noqa: F401
 import limits  # noqa: F401
