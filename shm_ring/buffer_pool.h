@@ -55,7 +55,8 @@ class BufferPool {
   };
   static constexpr std::uint32_t kFreed = 1U << 31;
 
-  bool overlaps_held(std::uint64_t offset, std::uint32_t length) const noexcept;
+  [[gnu::noinline, gnu::cold]] bool overlaps_held(std::uint64_t offset,
+                                                  std::uint32_t length) const noexcept;
   void give_back(std::uint32_t first);
   void recycle(std::uint32_t first) noexcept;
 
