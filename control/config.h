@@ -1,5 +1,5 @@
 // Kelpd's configuration as plain structs, one per TOML section, and how it is loaded.
-// Read by the control thread at start; afterwards immutable, so any thread may read its copy.
+// Of the control thread, at start and again at each reload (config_reload.h).
 // Names, ranges and texts of the keys are declared once, in config_keys.cc.
 #pragma once
 
@@ -77,6 +77,9 @@ struct ConfigOrigin {
   std::string key;     ///< "worker.spin_us", "target.directory[0].path"
   std::string value;   ///< as JSON text: 50, "adaptive", [1]
   std::string origin;  ///< "default", "FILE:LINE" or "--flag"
+  bool reloadable = false;
+  /// What a reload found for an item that needs a restart, as JSON text; empty: nothing else.
+  std::string after_restart = {};
 };
 
 struct Config {
@@ -84,6 +87,7 @@ struct Config {
   WorkerConfig worker;
   ClientConfig client;
   TargetConfig target;
+  std::string file;                   ///< the file that was read; empty: none
   std::vector<ConfigOrigin> origins;  ///< every key, in the order of the sample file
 };
 

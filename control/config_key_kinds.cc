@@ -56,7 +56,7 @@ ConfigKey ranged_key(std::string_view name, ConfigField<std::uint32_t> field, Nu
     field(config, entry) = static_cast<std::uint32_t>(*number);
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_number(field)};
+  return {name, accepts, help, set, show_number(field), copy_field(field)};
 }
 
 /// Text that goes into paths, logs and system calls: no NUL and no line breaks.
@@ -140,7 +140,7 @@ ConfigKey bytes_key(std::string_view name, ConfigField<std::uint64_t> field, Num
     field(config, entry) = *bytes;
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_number(field)};
+  return {name, accepts, help, set, show_number(field), copy_field(field)};
 }
 
 ConfigKey text_key(std::string_view name, ConfigField<std::string> field, std::string_view accepts,
@@ -152,7 +152,7 @@ ConfigKey text_key(std::string_view name, ConfigField<std::string> field, std::s
     field(config, entry) = *text;
     return std::nullopt;
   };
-  return {name, std::string(accepts), help, set, show_text(field)};
+  return {name, std::string(accepts), help, set, show_text(field), copy_field(field)};
 }
 
 ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::size_t max_bytes,
@@ -166,7 +166,7 @@ ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::s
     field(config, entry) = *text;
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_text(field)};
+  return {name, accepts, help, set, show_text(field), copy_field(field)};
 }
 
 ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
@@ -186,7 +186,7 @@ ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
   auto show = [field](const Config& config, std::size_t entry) {
     return nlohmann::json(read_field(field, config, entry)).dump();
   };
-  return {name, accepts, help, set, show};
+  return {name, accepts, help, set, show, copy_field(field)};
 }
 
 ConfigKey mode_key(std::string_view name, ConfigField<std::uint32_t> field, std::string_view help) {
@@ -210,7 +210,7 @@ ConfigKey mode_key(std::string_view name, ConfigField<std::uint32_t> field, std:
     std::snprintf(text, sizeof text, "\"%04o\"", read_field(field, config, entry));
     return std::string(text);
   };
-  return {name, accepts, help, set, show};
+  return {name, accepts, help, set, show, copy_field(field)};
 }
 
 }  // namespace kelp

@@ -24,6 +24,14 @@ constexpr std::uint64_t kKiB = 1024;
 constexpr std::uint64_t kMiB = 1024 * kKiB;
 constexpr std::uint64_t kTiB = kMiB * kMiB;
 
+// What a reload applies to a running daemon: each is a number or word by itself, and whoever uses
+// it looks anew each time. No key of [[target.directory]] can be one of these.
+constexpr std::string_view kReloadable[] = {
+    "daemon.log_level",      "daemon.drain_timeout_ms", "worker.spin_us",
+    "client.ring_entries",   "client.max_clients",      "client.max_channels",
+    "client.max_data_bytes", "client.hugepages",        "target.inline_inflate_bytes",
+    "target.reload_wait_ms"};
+
 constexpr std::array<std::string_view, 4> kSections = {"daemon", "worker", "client", "target"};
 
 /// A field of a section: `section` and `member` point at it.
@@ -46,7 +54,7 @@ void add_daemon_and_worker(std::vector<ConfigKey>& keys) {
                                       kLogLevels, "Log lines below this level are not written."));
   keys.push_back(number_key("daemon.drain_timeout_ms", daemon(&DaemonConfig::drain_timeout_ms),
                             {0, 600000, "milliseconds"},
-                            "How long SIGTERM waits for the reads in flight."));
+                            "How long a drain waits for the reads in flight."));
 
   const auto worker = [](auto member) { return at(&Config::worker, member); };
   keys.push_back(cpus_key("worker.cpus", worker(&WorkerConfig::cpus),
@@ -114,6 +122,10 @@ std::vector<ConfigKey> build_keys() {
   add_daemon_and_worker(keys);
   add_client(keys);
   add_target(keys);
+  for (ConfigKey& key : keys) {
+    key.reloadable = std::find(std::begin(kReloadable), std::end(kReloadable), key.name) !=
+                     std::end(kReloadable);
+  }
   return keys;
 }
 

@@ -9,9 +9,10 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <system_error>
 #include <thread>
 
-#include "control/http_routes.h"
+#include "control/daemon_options.h"
 #include "control/log.h"
 
 namespace kelp {
@@ -29,51 +30,10 @@ void raise_descriptor_limit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-HugepageUse hugepage_use(HugePages setting) {
-  switch (setting) {
-    case HugePages::kOff:
-      return HugepageUse::kOff;
-    case HugePages::kRequire:
-      return HugepageUse::kRequire;
-    case HugePages::kPrefer:
-      break;
-  }
-  return HugepageUse::kPrefer;
-}
-
-AttachLimits attach_limits(const ClientConfig& config) {
-  AttachLimits limits;
-  limits.ring_entries = config.ring_entries;
-  limits.max_clients = config.max_clients;
-  limits.max_channels = config.max_channels;
-  limits.max_data_bytes = config.max_data_bytes;
-  limits.max_timeout_us = std::uint64_t{config.max_timeout_ms} * 1000;
-  limits.hugepages = hugepage_use(config.hugepages);
-  return limits;
-}
-
-WorkerOptions worker_options(const Config& config, std::uint32_t index) {
-  WorkerOptions options;
-  options.index = index;
-  options.cpu = config.worker.cpus.empty() ? -1 : config.worker.cpus[index];
-  options.always_poll = config.worker.polling == Polling::kPoll;
-  options.spin_us = config.worker.spin_us;
-  options.ops = config.worker.ops;
-  options.max_timeout_us = std::uint64_t{config.client.max_timeout_ms} * 1000;
-  options.reload_wait_us = std::uint64_t{config.target.reload_wait_ms} * 1000;
-  options.inline_inflate_bytes = config.target.inline_inflate_bytes;
-  for (const TargetDirectory& directory : config.target.directories) {
-    options.loader.directories.push_back({directory.path, directory.idx_dir});
-  }
-  options.loader.rescan = std::chrono::milliseconds(config.target.rescan_ms);
-  options.loader.gzip.max_output_bytes = config.target.gzip_max_output_bytes;
-  options.loader.gzip.max_ratio = config.target.gzip_max_ratio;
-  return options;
-}
-
 }  // namespace
 
-Daemon::Daemon(Config config) : config_(std::move(config)) {}
+Daemon::Daemon(Config config, CommandLine flags)
+    : config_(std::move(config)), flags_(std::move(flags)) {}
 
 Daemon::~Daemon() {
   // Threads end before anything they touch goes.
@@ -81,8 +41,8 @@ Daemon::~Daemon() {
   attach_.reset();
 }
 
-Result<std::unique_ptr<Daemon>> Daemon::start(Config config) {
-  std::unique_ptr<Daemon> daemon(new Daemon(std::move(config)));
+Result<std::unique_ptr<Daemon>> Daemon::start(Config config, CommandLine flags) {
+  std::unique_ptr<Daemon> daemon(new Daemon(std::move(config), std::move(flags)));
   if (auto done = daemon->set_up(); !done) return tl::unexpected(done.error());
   return daemon;
 }
@@ -110,16 +70,13 @@ Result<void> Daemon::set_up() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_) return system_error("cannot receive signals");
 
-  const std::size_t count = std::max<std::size_t>(config_.worker.cpus.size(), 1);
+  if (auto started = start_workers(); !started) return started;
   std::vector<Worker*> workers;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    workers_.push_back(std::make_unique<Worker>(worker_options(config_, i)));
-    if (auto started = workers_.back()->start(waker_); !started) return started;
-    workers.push_back(workers_.back().get());
-  }
+  for (const auto& worker : workers_) workers.push_back(worker.get());
   attach_ = std::make_unique<AttachServer>(attach_listener_->fd(), epoll_.get(),
                                            attach_limits(config_.client), workers);
 
@@ -134,6 +91,21 @@ Result<void> Daemon::set_up() {
   return attach_->start(kAttach);
 }
 
+Result<void> Daemon::start_workers() {
+  const std::size_t count = std::max<std::size_t>(config_.worker.cpus.size(), 1);
+  try {
+    for (std::uint32_t i = 0; i < count; ++i) {
+      workers_.push_back(std::make_unique<Worker>(worker_options(config_, i)));
+      if (auto started = workers_.back()->start(waker_); !started) return started;
+    }
+  } catch (const std::system_error& error) {  // of std::thread
+    return system_error(
+        "cannot start the threads of a worker (RLIMIT_NPROC, or the pids.max of its cgroup)",
+        error.code().value());
+  }
+  return {};
+}
+
 Result<void> Daemon::watch(int fd, std::uint64_t id) {
   epoll_event event{};
   event.events = EPOLLIN;
@@ -142,39 +114,6 @@ Result<void> Daemon::watch(int fd, std::uint64_t id) {
     return system_error("cannot watch a descriptor of the control thread");
   }
   return {};
-}
-
-HttpRoutes Daemon::routes() {
-  HttpRoutes routes;
-  const auto json = [&](const char* path, std::string (*report)(const ReportSources&)) {
-    routes.add("GET", path, [this, report](const HttpRequest&) {
-      HttpResponse response;
-      response.body = report(sources());
-      return response;
-    });
-  };
-  json("/health", health_json);
-  json("/stats", stats_json);
-  json("/volumes", volumes_json);
-  json("/config", config_json);
-  routes.add("GET", "/metrics", [this](const HttpRequest&) {
-    HttpResponse response;
-    response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-    response.body = metrics_text(sources());
-    return response;
-  });
-  return routes;
-}
-
-ReportSources Daemon::sources() const {
-  ReportSources sources;
-  sources.config = &config_;
-  for (const auto& worker : workers_) sources.workers.push_back(worker.get());
-  sources.clients = attach_->clients();
-  sources.hugepage_note = attach_->hugepage_note();
-  sources.draining = drain_deadline_.has_value();
-  sources.started = started_;
-  return sources;
 }
 
 int Daemon::run() {
@@ -190,14 +129,32 @@ int Daemon::run() {
     }
   }
   log_info("kelpd stops");
+  let_signals_end_us();
   return 0;
+}
+
+void Daemon::let_signals_end_us() {
+  // From here on threads are joined, and one of them may wait for a dead disk. Nobody reads signals
+  // any more; a second one ends the process.
+  remove_sockets();
+  ::signal(SIGTERM, [](int) { ::_exit(1); });
+  ::signal(SIGINT, [](int) { ::_exit(1); });
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
+void Daemon::remove_sockets() {
+  attach_listener_.reset();
+  control_listener_.reset();
 }
 
 void Daemon::leave_at_once() {
   // A thread that waits for a dead disk cannot be joined. The kernel closes what is open; only the
   // socket files have to be taken away.
-  attach_listener_.reset();
-  control_listener_.reset();
+  remove_sockets();
   ::_exit(1);
 }
 
@@ -227,7 +184,7 @@ void Daemon::serve_once(int timeout_ms) {
 void Daemon::handle_event(std::uint64_t id) {
   switch (id) {
     case kSignals:
-      take_signal();
+      take_signals();
       return;
     case kWakes:
     case kHttp:
@@ -253,20 +210,9 @@ void Daemon::take_reports() {
   }
 }
 
-void Daemon::take_signal() {
-  signalfd_siginfo info;
-  if (::read(signals_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
-  if (drain_deadline_) {
-    log_warning("second signal: stops without waiting for requests in flight");
-    leave_at_once();
-  }
-  log_info("draining", {{"signal", std::to_string(info.ssi_signo)},
-                        {"timeout_ms", std::to_string(config_.daemon.drain_timeout_ms)}});
-  drain_deadline_ = Clock::now() + std::chrono::milliseconds(config_.daemon.drain_timeout_ms);
-  attach_->close_listener();
-  workers_draining_ = workers_.size();
+void Daemon::tell_workers(WorkerCommand::Kind kind) {
   for (auto& worker : workers_) {
-    while (!worker->command({WorkerCommand::Kind::kDrain, nullptr})) {
+    while (!worker->command({kind, nullptr})) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }

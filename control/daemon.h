@@ -1,14 +1,18 @@
 // The control thread: owns everything, serves health and stats, admits clients, drains and stops.
+// daemon.cc sets up and loops; daemon_control.cc is what operators ask for, by HTTP and by signal.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "control/attach_server.h"
 #include "control/config.h"
+#include "control/config_reload.h"
 #include "control/http_routes.h"
 #include "control/http_server.h"
 #include "control/reports.h"
@@ -23,9 +27,10 @@ namespace kelp {
 
 class Daemon {
  public:
-  /// Claims the run directory, opens the sockets, starts the workers. SIGTERM and SIGINT must be
-  /// blocked already in this and every thread: they are read from a descriptor.
-  static Result<std::unique_ptr<Daemon>> start(Config config);
+  /// Claims the run directory, opens the sockets, starts the workers. SIGTERM, SIGINT and
+  /// SIGHUP must be blocked already in this and every thread: they are read from a descriptor.
+  /// `flags` are those `config` was loaded with: a reload loads it again.
+  static Result<std::unique_ptr<Daemon>> start(Config config, CommandLine flags);
   ~Daemon();
 
   /// Serves until SIGTERM or SIGINT, then drains for at most daemon.drain_timeout_ms. Returns the
@@ -34,17 +39,28 @@ class Daemon {
   int run();
 
  private:
-  explicit Daemon(Config config);
+  Daemon(Config config, CommandLine flags);
   Result<void> set_up();
+  Result<void> start_workers();
   Result<void> watch(int fd, std::uint64_t id);
   void serve_once(int timeout_ms);
   void handle_event(std::uint64_t id);
-  void take_signal();
   [[noreturn]] void leave_at_once();
+  void let_signals_end_us();
+  void remove_sockets();
   void take_reports();
   int next_timeout_ms() const;
+  void tell_workers(WorkerCommand::Kind kind);
+
+  // daemon_control.cc
   ReportSources sources() const;
   HttpRoutes routes();
+  void add_operator_routes(HttpRoutes& routes);
+  void take_signals();
+  /// Reads the configuration again, and applies what may change; else the sentence why not.
+  Result<ConfigReload> reload();
+  void start_drain(std::string_view asked_by);
+  void set_serving(bool serving);
 
   // Ids of the descriptors in the epoll set; connections come after kFirstFree.
   static constexpr std::uint64_t kSignals = 1;
@@ -52,7 +68,10 @@ class Daemon {
   static constexpr std::uint64_t kHttp = 3;
   static constexpr std::uint64_t kAttach = 16;
 
-  const Config config_;
+  Config config_;
+  const CommandLine flags_;
+  std::string reload_error_;  ///< of the last reload; "" where it went well
+  bool disabled_ = false;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   std::optional<RunDir> run_dir_;
   std::optional<UnixListener> attach_listener_;
