@@ -15,6 +15,7 @@
 #include "control/config_reload.h"
 #include "control/http_routes.h"
 #include "control/http_server.h"
+#include "control/needle_listing.h"
 #include "control/reports.h"
 #include "control/run_dir.h"
 #include "control/unix_listener.h"
@@ -79,6 +80,7 @@ class Daemon {
   UniqueFd epoll_;
   UniqueFd signals_;
   Waker waker_;
+  NeedleListing listing_{waker_};
   std::optional<HttpServer> http_;
   // Clients before workers in destruction: no worker may outlive what it writes to, so workers are
   // stopped in the destructor first.

@@ -38,6 +38,9 @@ HttpRoutes Daemon::routes() {
   json("/stats", stats_json);
   json("/volumes", volumes_json);
   json("/config", config_json);
+  routes.add_prefix("GET", "/volumes/", [this](const HttpRequest& request) {
+    return listing_.answer(request, workers_.front()->loader().catalog());
+  });
   routes.add("GET", "/metrics", [this](const HttpRequest&) {
     HttpResponse response;
     response.content_type = "text/plain; version=0.0.4; charset=utf-8";
