@@ -16,6 +16,11 @@ namespace kelp {
 
 enum class LogLevel : std::uint8_t { kDebug, kInfo, kWarning, kError };
 
+enum class LogFormat : std::uint8_t {
+  kText,  ///< time, level, message key=value ...
+  kJson,  ///< one object per line, of texts
+};
+
 /// How a worker waits for work.
 enum class Polling : std::uint8_t {
   kAdaptive,  ///< spins for spin_us, then sleeps until something wakes it
@@ -30,9 +35,12 @@ enum class HugePages : std::uint8_t {
 
 /// [daemon]
 struct DaemonConfig {
-  std::string run_dir = "/run/kelp";      ///< sockets and lock file; absolute, at most 94 bytes
-  LogLevel log_level = LogLevel::kInfo;   ///< lines below it are not written
-  std::uint32_t drain_timeout_ms = 5000;  ///< SIGTERM waits so long for reads; 0..600000
+  std::string run_dir = "/run/kelp";        ///< sockets and lock file; absolute, at most 94 bytes
+  LogLevel log_level = LogLevel::kInfo;     ///< lines below it are not written
+  LogFormat log_format = LogFormat::kText;  ///< how they are written
+  std::string user;                         ///< started as root it becomes this user; empty: stays
+  std::string group;                        ///< and this group; empty: the user's own
+  std::uint32_t drain_timeout_ms = 5000;    ///< SIGTERM waits so long for reads; 0..600000
 };
 
 /// [worker]

@@ -12,6 +12,8 @@ constexpr std::array<Choice<LogLevel>, 4> kLogLevels = {{{LogLevel::kDebug, "deb
                                                          {LogLevel::kInfo, "info"},
                                                          {LogLevel::kWarning, "warning"},
                                                          {LogLevel::kError, "error"}}};
+constexpr std::array<Choice<LogFormat>, 2> kLogFormats = {
+    {{LogFormat::kText, "text"}, {LogFormat::kJson, "json"}}};
 constexpr std::array<Choice<Polling>, 2> kPollings = {
     {{Polling::kAdaptive, "adaptive"}, {Polling::kPoll, "poll"}}};
 constexpr std::array<Choice<HugePages>, 3> kHugePages = {
@@ -27,9 +29,11 @@ constexpr std::uint64_t kTiB = kMiB * kMiB;
 // What a reload applies to a running daemon: each is a number or word by itself, and whoever uses
 // it looks anew each time. No key of [[target.directory]] can be one of these.
 constexpr std::string_view kReloadable[] = {
-    "daemon.log_level",      "daemon.drain_timeout_ms", "worker.spin_us",
-    "client.ring_entries",   "client.max_clients",      "client.max_channels",
-    "client.max_data_bytes", "client.hugepages",        "target.inline_inflate_bytes",
+    "daemon.log_level",        "daemon.log_format",
+    "daemon.drain_timeout_ms", "worker.spin_us",
+    "client.ring_entries",     "client.max_clients",
+    "client.max_channels",     "client.max_data_bytes",
+    "client.hugepages",        "target.inline_inflate_bytes",
     "target.reload_wait_ms"};
 
 constexpr std::array<std::string_view, 4> kSections = {"daemon", "worker", "client", "target"};
@@ -52,6 +56,13 @@ void add_daemon_and_worker(std::vector<ConfigKey>& keys) {
                           "Directory of the sockets and the lock file."));
   keys.push_back(choice_key<LogLevel>("daemon.log_level", daemon(&DaemonConfig::log_level),
                                       kLogLevels, "Log lines below this level are not written."));
+  keys.push_back(choice_key<LogFormat>(
+      "daemon.log_format", daemon(&DaemonConfig::log_format), kLogFormats,
+      "text is time, level, message and key=value; json is one object per line."));
+  keys.push_back(text_key("daemon.user", daemon(&DaemonConfig::user), "user name, or empty",
+                          "Started as root, the daemon becomes this user; empty: it stays root."));
+  keys.push_back(text_key("daemon.group", daemon(&DaemonConfig::group), "group name, or empty",
+                          "And takes this group in place of the user's own."));
   keys.push_back(number_key("daemon.drain_timeout_ms", daemon(&DaemonConfig::drain_timeout_ms),
                             {0, 600000, "milliseconds"},
                             "How long a drain waits for the reads in flight."));

@@ -14,6 +14,8 @@
 
 #include "control/daemon_options.h"
 #include "control/log.h"
+#include "control/log_limiter.h"
+#include "control/privileges.h"
 
 namespace kelp {
 namespace {
@@ -49,13 +51,42 @@ Result<std::unique_ptr<Daemon>> Daemon::start(Config config, CommandLine flags) 
 
 Result<void> Daemon::set_up() {
   raise_descriptor_limit();
-  auto run_dir = RunDir::claim(config_.daemon.run_dir);
+  const auto identity = find_identity(config_.daemon.user, config_.daemon.group);
+  if (!identity) return tl::unexpected(identity.error());
+  FileOwner owner;
+  if (*identity) owner = {(*identity)->uid, (*identity)->gid};
+  if (auto opened = open_descriptors(owner); !opened) return opened;
+  if (*identity) {
+    if (auto dropped = drop_privileges(**identity); !dropped) return dropped;
+    log_info("runs as another user from here on",
+             {{"user", (*identity)->name}, {"uid", std::to_string((*identity)->uid)}});
+  }
+  if (auto started = start_workers(); !started) return started;
+  std::vector<Worker*> workers;
+  for (const auto& worker : workers_) workers.push_back(worker.get());
+  attach_ = std::make_unique<AttachServer>(attach_listener_->fd(), epoll_.get(),
+                                           attach_limits(config_.client), workers);
+
+  auto http = HttpServer::create(control_listener_->fd(), routes());
+  if (!http) return tl::unexpected(http.error());
+  http_.emplace(std::move(*http));
+
+  for (const auto& [fd, id] : {std::pair{signals_.get(), kSignals}, std::pair{waker_.fd(), kWakes},
+                               std::pair{http_->epoll_fd(), kHttp}}) {
+    if (auto watched = watch(fd, id); !watched) return watched;
+  }
+  return attach_->start(kAttach);
+}
+
+Result<void> Daemon::open_descriptors(FileOwner owner) {
+  auto run_dir = RunDir::claim(config_.daemon.run_dir, owner);
   if (!run_dir) return tl::unexpected(run_dir.error());
   run_dir_.emplace(std::move(*run_dir));
 
   UnixListenerOptions socket_options;
   socket_options.mode = config_.client.socket_mode;
   socket_options.group = config_.client.socket_group;
+  socket_options.owner = owner;
   auto control = UnixListener::create(run_dir_->control_socket(), socket_options);
   if (!control) return tl::unexpected(control.error());
   control_listener_.emplace(std::move(*control));
@@ -73,22 +104,7 @@ Result<void> Daemon::set_up() {
   sigaddset(&signals, SIGHUP);
   signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_) return system_error("cannot receive signals");
-
-  if (auto started = start_workers(); !started) return started;
-  std::vector<Worker*> workers;
-  for (const auto& worker : workers_) workers.push_back(worker.get());
-  attach_ = std::make_unique<AttachServer>(attach_listener_->fd(), epoll_.get(),
-                                           attach_limits(config_.client), workers);
-
-  auto http = HttpServer::create(control_listener_->fd(), routes());
-  if (!http) return tl::unexpected(http.error());
-  http_.emplace(std::move(*http));
-
-  for (const auto& [fd, id] : {std::pair{signals_.get(), kSignals}, std::pair{waker_.fd(), kWakes},
-                               std::pair{http_->epoll_fd(), kHttp}}) {
-    if (auto watched = watch(fd, id); !watched) return watched;
-  }
-  return attach_->start(kAttach);
+  return {};
 }
 
 Result<void> Daemon::start_workers() {
@@ -120,9 +136,10 @@ int Daemon::run() {
   log_info("kelpd is ready", {{"run_dir", run_dir_->path()},
                               {"workers", std::to_string(workers_.size())},
                               {"directories", std::to_string(config_.target.directories.size())}});
+  service_.ready();
   while (!done_) {
     serve_once(next_timeout_ms());
-    attach_->expire();
+    keep_house();
     if (drain_deadline_ && Clock::now() >= *drain_deadline_) {
       log_warning("requests were still in flight when the drain timeout passed");
       leave_at_once();
@@ -131,6 +148,23 @@ int Daemon::run() {
   log_info("kelpd stops");
   let_signals_end_us();
   return 0;
+}
+
+void Daemon::keep_house() {
+  constexpr std::chrono::seconds kSuppressedPeriod{10};
+  const Clock::time_point now = Clock::now();
+  attach_->expire();
+  std::vector<std::uint64_t> turns;
+  for (const auto& worker : workers_) turns.push_back(worker->counters().polls.value());
+  if (watch_.may_say_alive(now, turns)) service_.alive();
+  if (!drain_deadline_) {
+    service_.status((disabled_ ? "disabled, " : "") + std::to_string(attach_->clients()) +
+                    " clients attached");
+  }
+  if (now - last_suppressed_ >= kSuppressedPeriod) {
+    last_suppressed_ = now;
+    log_suppressed();
+  }
 }
 
 void Daemon::let_signals_end_us() {
@@ -160,6 +194,7 @@ void Daemon::leave_at_once() {
 
 int Daemon::next_timeout_ms() const {
   auto timeout = std::chrono::milliseconds(kHousekeepingMs);
+  if (const auto period = watch_.period()) timeout = std::min(timeout, *period);
   if (const auto http = http_->timeout()) timeout = std::min(timeout, *http);
   if (drain_deadline_) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*drain_deadline_ - Clock::now());

@@ -18,7 +18,9 @@
 #include "control/needle_listing.h"
 #include "control/reports.h"
 #include "control/run_dir.h"
+#include "control/service_manager.h"
 #include "control/unix_listener.h"
+#include "control/worker_watch.h"
 #include "dataplane/worker/waker.h"
 #include "dataplane/worker/worker.h"
 #include "shm_ring/result.h"
@@ -28,7 +30,8 @@ namespace kelp {
 
 class Daemon {
  public:
-  /// Claims the run directory, opens the sockets, starts the workers. SIGTERM, SIGINT and
+  /// Claims the run directory, opens the sockets, becomes daemon.user, starts the workers. The
+  /// process has no other thread yet. SIGTERM, SIGINT and
   /// SIGHUP must be blocked already in this and every thread: they are read from a descriptor.
   /// `flags` are those `config` was loaded with: a reload loads it again.
   static Result<std::unique_ptr<Daemon>> start(Config config, CommandLine flags);
@@ -42,7 +45,9 @@ class Daemon {
  private:
   Daemon(Config config, CommandLine flags);
   Result<void> set_up();
+  Result<void> open_descriptors(FileOwner owner);
   Result<void> start_workers();
+  void keep_house();
   Result<void> watch(int fd, std::uint64_t id);
   void serve_once(int timeout_ms);
   void handle_event(std::uint64_t id);
@@ -69,11 +74,14 @@ class Daemon {
   static constexpr std::uint64_t kHttp = 3;
   static constexpr std::uint64_t kAttach = 16;
 
+  const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   Config config_;
   const CommandLine flags_;
+  ServiceManager service_;
+  WorkerWatch watch_{service_.watchdog()};
+  std::chrono::steady_clock::time_point last_suppressed_ = started_;
   std::string reload_error_;  ///< of the last reload; "" where it went well
   bool disabled_ = false;
-  const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   std::optional<RunDir> run_dir_;
   std::optional<UnixListener> attach_listener_;
   std::optional<UnixListener> control_listener_;

@@ -101,11 +101,13 @@ void Daemon::take_signals() {
 }
 
 Result<ConfigReload> Daemon::reload() {
+  service_.reloading();
   CommandLine flags = flags_;
   // The file that was read at the start, also where nobody named it: if it is gone now, that is an
   // error and not a wish for the defaults.
   if (!config_.file.empty()) flags.config_file = config_.file;
   const Result<Config> wanted = load_config(flags);
+  service_.ready();  // reloaded or not, clients are served
   if (!wanted) {
     reload_error_ = wanted.error().what;
     log_error("the configuration is not reloaded, the old settings stay",
@@ -115,6 +117,7 @@ Result<ConfigReload> Daemon::reload() {
   reload_error_.clear();
   ConfigReload done = apply_reload(config_, *wanted);
   set_log_level(config_.daemon.log_level);
+  set_log_format(config_.daemon.log_format);
   attach_->set_limits(attach_limits(config_.client));
   for (std::uint32_t i = 0; i < workers_.size(); ++i) {
     workers_[i]->retune(worker_options(config_, i));
@@ -130,6 +133,7 @@ void Daemon::start_drain(std::string_view asked_by) {
                         {"timeout_ms", std::to_string(config_.daemon.drain_timeout_ms)}});
   const auto timeout = std::chrono::milliseconds(config_.daemon.drain_timeout_ms);
   drain_deadline_ = Clock::now() + std::max(timeout, kShortestDrain);
+  service_.stopping();
   attach_->close_listener();
   workers_draining_ = workers_.size();
   tell_workers(WorkerCommand::Kind::kDrain);

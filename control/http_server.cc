@@ -11,6 +11,8 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
+#include "control/log.h"
+#include "control/log_limiter.h"
 #include "shm_ring/unique_fd.h"
 
 namespace kelp {
@@ -77,6 +79,10 @@ struct HttpServer::State {
   HttpResponse ask_handler(MHD_Connection* connection, std::string method, const char* path) {
     HttpRequest request{std::move(method), path, {}};
     MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, keep_argument, &request.query);
+    static LogLimiter limiter("control request");
+    if (log_enabled(LogLevel::kDebug) && limiter.allow()) {
+      log_debug("control request", {{"method", request.method}, {"path", request.path}});
+    }
     return handler(request);
   }
 

@@ -45,6 +45,7 @@ int main(int argc, char** argv) {
   }
   block_signals();
   kelp::set_log_level(config->daemon.log_level);
+  kelp::set_log_format(config->daemon.log_format);
   auto daemon = kelp::Daemon::start(std::move(*config), *flags);
   if (!daemon) return fail(daemon.error());
   return (*daemon)->run();

@@ -11,7 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bad_input"))
 import needles  # noqa: E402, F401
+import privileges  # noqa: E402, F401
 import reload  # noqa: E402, F401
+import service  # noqa: E402, F401
 import switches  # noqa: E402, F401
 from judge import main  # noqa: E402
 
