@@ -53,14 +53,21 @@ struct WorkerConfig {
 
 /// [client]
 struct ClientConfig {
-  std::uint32_t ring_entries = 256;           ///< of a submission ring; power of two, 4..65536
-  std::uint32_t max_clients = 256;            ///< connected at once; 1..4096
-  std::uint32_t max_channels = 64;            ///< per client; 1..64
-  std::uint64_t max_data_bytes = 1ull << 30;  ///< data area of one client; 64 KiB..1 TiB
-  std::uint32_t max_timeout_ms = 60000;       ///< a longer timeout is cut to it; 1..3600000
-  HugePages hugepages = HugePages::kPrefer;   ///< for the data areas
-  std::uint32_t socket_mode = 0660;           ///< permission bits of attach.sock and control.sock
-  std::string socket_group;                   ///< their group; empty: left as it is
+  std::uint32_t ring_entries = 256;             ///< of a submission ring; power of two, 4..65536
+  std::uint32_t max_clients = 256;              ///< connected at once; 1..4096
+  std::uint32_t max_channels = 64;              ///< per client; 1..64
+  std::uint64_t max_data_bytes = 1ull << 30;    ///< data area of one client; 64 KiB..1 TiB
+  std::uint32_t max_requests = 1024;            ///< of one client in work at once; 1..65536
+  std::uint64_t max_request_bytes = 256 << 20;  ///< and of their buffers; 1 MiB..1 TiB
+  std::uint32_t max_clients_per_uid = 0;        ///< 0: no limit of its own; 0..4096
+  std::uint32_t max_channels_per_uid = 0;       ///< 0: no limit of its own; 0..262144
+  std::uint64_t max_data_bytes_per_uid = 0;     ///< 0: no limit of its own; 0..1 TiB
+  std::uint32_t max_timeout_ms = 60000;         ///< a longer timeout is cut to it; 1..3600000
+  HugePages hugepages = HugePages::kPrefer;     ///< for the data areas
+  std::vector<std::uint32_t> allow_uids;        ///< who may attach; both empty: whoever may
+  std::vector<std::uint32_t> allow_gids;        ///< open the socket
+  std::uint32_t socket_mode = 0660;             ///< permission bits of attach.sock and control.sock
+  std::string socket_group;                     ///< their group; empty: left as it is
 };
 
 /// [[target.directory]]: volumes served without a volume server that attests them.

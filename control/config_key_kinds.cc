@@ -19,6 +19,9 @@ constexpr std::size_t kMaxTextBytes = 255;
 // One worker is what this version runs; the list is there for when it runs more.
 constexpr std::size_t kMaxWorkers = 1;
 
+// The last value means "no such id" to the kernel.
+constexpr std::int64_t kMaxId = 4294967294;
+
 template <class T>
 std::function<std::string(const Config&, std::size_t)> show_number(ConfigField<T> field) {
   return [field](const Config& config, std::size_t entry) {
@@ -181,6 +184,26 @@ ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
     if (!cpus) return "is not a list of CPU numbers 0.." + std::to_string(kMaxCpu);
     if (Problem problem = judge_cpus(*cpus)) return problem;
     field(config, entry) = std::move(*cpus);
+    return std::nullopt;
+  };
+  auto show = [field](const Config& config, std::size_t entry) {
+    return nlohmann::json(read_field(field, config, entry)).dump();
+  };
+  return {name, accepts, help, set, show, copy_field(field)};
+}
+
+ConfigKey ids_key(std::string_view name, ConfigField<std::vector<std::uint32_t>> field,
+                  std::string_view help) {
+  const std::string accepts = "list of ids, 0.." + std::to_string(kMaxId);
+  auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
+    const auto* numbers = std::get_if<std::vector<std::int64_t>>(&value);
+    if (numbers == nullptr) return wrong_kind(value, "a " + accepts + ", like [1000]");
+    std::vector<std::uint32_t> ids;
+    for (const std::int64_t number : *numbers) {
+      if (number < 0 || number > kMaxId) return "is not a " + accepts;
+      ids.push_back(static_cast<std::uint32_t>(number));
+    }
+    field(config, entry) = std::move(ids);
     return std::nullopt;
   };
   auto show = [field](const Config& config, std::size_t entry) {

@@ -60,6 +60,9 @@ ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::s
 /// A list of CPU numbers: an array, or a text like "2-3".
 ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
                    std::string_view help);
+/// A list of user or group ids.
+ConfigKey ids_key(std::string_view name, ConfigField<std::vector<std::uint32_t>> field,
+                  std::string_view help);
 /// An octal text of permission bits; writing by others is refused.
 ConfigKey mode_key(std::string_view name, ConfigField<std::uint32_t> field, std::string_view help);
 

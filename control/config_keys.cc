@@ -28,13 +28,22 @@ constexpr std::uint64_t kTiB = kMiB * kMiB;
 
 // What a reload applies to a running daemon: each is a number or word by itself, and whoever uses
 // it looks anew each time. No key of [[target.directory]] can be one of these.
-constexpr std::string_view kReloadable[] = {
-    "daemon.log_level",        "daemon.log_format",
-    "daemon.drain_timeout_ms", "worker.spin_us",
-    "client.ring_entries",     "client.max_clients",
-    "client.max_channels",     "client.max_data_bytes",
-    "client.hugepages",        "target.inline_inflate_bytes",
-    "target.reload_wait_ms"};
+constexpr std::string_view kReloadable[] = {"daemon.log_level",
+                                            "daemon.log_format",
+                                            "daemon.drain_timeout_ms",
+                                            "worker.spin_us",
+                                            "client.ring_entries",
+                                            "client.max_clients",
+                                            "client.max_channels",
+                                            "client.max_data_bytes",
+                                            "client.hugepages",
+                                            "client.max_clients_per_uid",
+                                            "client.max_channels_per_uid",
+                                            "client.max_data_bytes_per_uid",
+                                            "client.allow_uids",
+                                            "client.allow_gids",
+                                            "target.inline_inflate_bytes",
+                                            "target.reload_wait_ms"};
 
 constexpr std::array<std::string_view, 4> kSections = {"daemon", "worker", "client", "target"};
 
@@ -92,12 +101,32 @@ void add_client(std::vector<ConfigKey>& keys) {
                             "Channels of one client: threads that read at once."));
   keys.push_back(bytes_key("client.max_data_bytes", client(&ClientConfig::max_data_bytes),
                            {64 * kKiB, kTiB, ""}, "Largest data area of one client."));
+  keys.push_back(number_key("client.max_requests", client(&ClientConfig::max_requests),
+                            {1, 65536, "requests"},
+                            "Requests of one client in work; more wait in its rings."));
+  keys.push_back(bytes_key(
+      "client.max_request_bytes", client(&ClientConfig::max_request_bytes), {kMiB, kTiB, ""},
+      "No request of a client is taken while those in work have buffers of so many bytes."));
+  keys.push_back(number_key("client.max_clients_per_uid",
+                            client(&ClientConfig::max_clients_per_uid), {0, 4096, "clients"},
+                            "Clients of one user; 0: no limit but max_clients."));
+  keys.push_back(number_key("client.max_channels_per_uid",
+                            client(&ClientConfig::max_channels_per_uid), {0, 262144, "channels"},
+                            "Channels of all clients of one user; 0: no limit."));
+  keys.push_back(bytes_key("client.max_data_bytes_per_uid",
+                           client(&ClientConfig::max_data_bytes_per_uid), {0, kTiB, ""},
+                           "Data areas of all clients of one user; 0: no limit."));
   keys.push_back(number_key("client.max_timeout_ms", client(&ClientConfig::max_timeout_ms),
                             {1, 3600000, "milliseconds"},
                             "A read that asks for a longer timeout gets this one."));
   keys.push_back(choice_key<HugePages>(
       "client.hugepages", client(&ClientConfig::hugepages), kHugePages,
       "Hugepages for data areas: where there are any, or nothing else, or never."));
+  keys.push_back(ids_key("client.allow_uids", client(&ClientConfig::allow_uids),
+                         "Users who may attach; with allow_gids empty, too: whoever may open the "
+                         "socket."));
+  keys.push_back(ids_key("client.allow_gids", client(&ClientConfig::allow_gids),
+                         "Groups, also supplementary ones, whose members may attach."));
   keys.push_back(mode_key("client.socket_mode", client(&ClientConfig::socket_mode),
                           "Permission bits of attach.sock and control.sock."));
   keys.push_back(text_key("client.socket_group", client(&ClientConfig::socket_group),

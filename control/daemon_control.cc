@@ -38,6 +38,11 @@ HttpRoutes Daemon::routes() {
   json("/stats", stats_json);
   json("/volumes", volumes_json);
   json("/config", config_json);
+  routes.add("GET", "/clients", [this](const HttpRequest&) {
+    HttpResponse response;
+    response.body = clients_json(attach_->client_reports());
+    return response;
+  });
   routes.add_prefix("GET", "/volumes/", [this](const HttpRequest& request) {
     return listing_.answer(request, workers_.front()->loader().catalog());
   });

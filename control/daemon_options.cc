@@ -27,6 +27,9 @@ AttachLimits attach_limits(const ClientConfig& config) {
   limits.max_data_bytes = config.max_data_bytes;
   limits.max_timeout_us = std::uint64_t{config.max_timeout_ms} * 1000;
   limits.hugepages = hugepage_use(config.hugepages);
+  limits.admitted = {config.allow_uids, config.allow_gids};
+  limits.per_uid = {config.max_clients_per_uid, config.max_channels_per_uid,
+                    config.max_data_bytes_per_uid};
   return limits;
 }
 
@@ -37,6 +40,8 @@ WorkerOptions worker_options(const Config& config, std::uint32_t index) {
   options.always_poll = config.worker.polling == Polling::kPoll;
   options.spin_us = config.worker.spin_us;
   options.ops = config.worker.ops;
+  options.client_requests = config.client.max_requests;
+  options.client_bytes = config.client.max_request_bytes;
   options.max_timeout_us = std::uint64_t{config.client.max_timeout_ms} * 1000;
   options.reload_wait_us = std::uint64_t{config.target.reload_wait_ms} * 1000;
   options.inline_inflate_bytes = config.target.inline_inflate_bytes;

@@ -79,8 +79,8 @@ struct HttpServer::State {
   HttpResponse ask_handler(MHD_Connection* connection, std::string method, const char* path) {
     HttpRequest request{std::move(method), path, {}};
     MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, keep_argument, &request.query);
-    static LogLimiter limiter("control request");
-    if (log_enabled(LogLevel::kDebug) && limiter.allow()) {
+    static LogLimiter limiter("control request", LogLevel::kDebug);
+    if (limiter.allow()) {
       log_debug("control request", {{"method", request.method}, {"path", request.path}});
     }
     return handler(request);

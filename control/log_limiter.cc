@@ -5,8 +5,6 @@
 #include <utility>
 #include <vector>
 
-#include "control/log.h"
-
 namespace kelp {
 namespace {
 
@@ -18,8 +16,8 @@ std::vector<LogLimiter*>& all_limiters() {
 
 }  // namespace
 
-LogLimiter::LogLimiter(std::string_view event, double burst, double per_second)
-    : event_(event), burst_(burst), per_second_(per_second), tokens_(burst) {
+LogLimiter::LogLimiter(std::string_view event, LogLevel level, double burst, double per_second)
+    : event_(event), level_(level), burst_(burst), per_second_(per_second), tokens_(burst) {
   all_limiters().push_back(this);
 }
 
@@ -28,6 +26,7 @@ LogLimiter::~LogLimiter() {
 }
 
 bool LogLimiter::allow(Clock::time_point now) {
+  if (!log_enabled(level_)) return false;
   if (filled_ != Clock::time_point{} && now > filled_) {
     const double passed_s = std::chrono::duration<double>(now - filled_).count();
     tokens_ = std::min(burst_, tokens_ + passed_s * per_second_);

@@ -9,19 +9,22 @@
 #include <cstdint>
 #include <string_view>
 
+#include "control/log.h"
+
 namespace kelp {
 
 class LogLimiter {
  public:
   using Clock = std::chrono::steady_clock;
 
-  /// `event` names the kind of line where its count is told; a literal.
-  explicit LogLimiter(std::string_view event, double burst = 20, double per_second = 1);
+  /// `event` names the kind of line where its count is told; a literal. `level` is theirs.
+  explicit LogLimiter(std::string_view event, LogLevel level = LogLevel::kInfo, double burst = 20,
+                      double per_second = 1);
   ~LogLimiter();
   LogLimiter(const LogLimiter&) = delete;
   LogLimiter& operator=(const LogLimiter&) = delete;
 
-  /// Whether to write this line; else it is counted.
+  /// Whether to write this line; else it is counted, unless nobody wants lines of its level.
   bool allow(Clock::time_point now = Clock::now());
 
   /// Lines left out since they were last told; told now.
@@ -31,6 +34,7 @@ class LogLimiter {
 
  private:
   const std::string_view event_;
+  const LogLevel level_;
   const double burst_;
   const double per_second_;
   double tokens_;

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -165,6 +166,28 @@ std::string stats_json(const ReportSources& sources) {
     workers.push_back(std::move(entry));
   }
   return text({{"uptime_s", uptime_s(sources)}, {"workers", workers}});
+}
+
+std::string clients_json(const std::vector<ClientReport>& clients) {
+  const auto now = std::chrono::system_clock::now();
+  Json list = Json::array();
+  for (const ClientReport& client : clients) {
+    const auto attached_for = std::chrono::duration<double>(now - client.since).count();
+    list.push_back({{"id", client.id},
+                    {"name", client.name},
+                    {"uid", client.uid},
+                    {"gid", client.gid},
+                    {"pid", client.pid},
+                    {"attached_s", std::max(attached_for, 0.0)},
+                    {"channels", client.channels},
+                    {"rings", client.rings},
+                    {"data_bytes", client.data_bytes},
+                    {"page_bytes", client.page_bytes},
+                    {"in_flight", client.in_flight},
+                    {"in_flight_bytes", client.in_flight_bytes},
+                    {"leaving", client.leaving}});
+  }
+  return text({{"clients", list}});
 }
 
 std::string config_json(const ReportSources& sources) {

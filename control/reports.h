@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "control/client_report.h"
 #include "control/config.h"
 #include "control/config_reload.h"
 #include "dataplane/worker/worker.h"
@@ -29,6 +30,8 @@ struct ReportSources {
 std::string health_json(const ReportSources& sources);
 std::string stats_json(const ReportSources& sources);
 std::string volumes_json(const ReportSources& sources);
+/// {"clients": [...]} in the order they came
+std::string clients_json(const std::vector<ClientReport>& clients);
 std::string config_json(const ReportSources& sources);
 /// {"applied": [{"key", "from", "to"}], "needs_restart": [the same]}
 std::string reload_json(const ConfigReload& reload);

@@ -179,14 +179,29 @@ void Worker::add_ring(ServerRing* ring) noexcept {
   ring->beat();
   ring->show_cpu(cpu_);
   rings_.push_back(ring);
+  ClientShare& share = ring->share();
+  if (share.rings.empty()) shares_.push_back(&share);
+  share.rings.push_back(ring);
+  divide_ops();
 }
 
 void Worker::remove_ring(ServerRing* ring) noexcept {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, ring->worker_wake_fd(), nullptr);
   std::erase(rings_, ring);
+  ClientShare& share = ring->share();
+  std::erase(share.rings, ring);
+  if (share.rings.empty()) std::erase(shares_, &share);
+  divide_ops();
   ring->sever();
   leaving_.push_back(ring);
   finish_removals();
+}
+
+void Worker::divide_ops() noexcept {
+  // An eighth, though a quarter is kept: a client may have one more than its share at a time.
+  const std::size_t clients = std::max<std::size_t>(shares_.size(), 1);
+  scarce_requests_ =
+      static_cast<std::uint32_t>(std::max<std::size_t>(options_.ops / 8 / clients, 1));
 }
 
 void Worker::finish_removals() noexcept {
@@ -250,13 +265,9 @@ void Worker::do_periodic_work() noexcept {
   if (now - last_beat_ > rate_.from_us(kHeartbeatPeriodMs * 1000 / 2)) {
     last_beat_ = now;
     for (ServerRing* ring : rings_) {
-      if (ring->severed()) continue;
-      ring->beat();
-      if (ring->client().segment->condemned()) {
-        counters_.clients_condemned.add();
-        break_ring(*ring);
-      }
+      if (!ring->severed()) ring->beat();
     }
+    break_condemned();
   }
   if (now - last_timers_ < rate_.from_us(kTimerPeriodUs)) return;
   last_timers_ = now;
@@ -274,6 +285,19 @@ void Worker::do_periodic_work() noexcept {
   const bool idle = free_.size() == options_.ops;
   if (draining_ && idle && !drained_reported_) {
     drained_reported_ = report(WorkerReport::Kind::kDrained, nullptr);
+  }
+}
+
+/// Cuts off clients that took pages out of their memory.
+void Worker::break_condemned() noexcept {
+  for (ClientShare* share : shares_) {
+    bool found = false;
+    for (ServerRing* ring : share->rings) {
+      if (ring->severed() || !ring->client().segment->condemned()) continue;
+      found = true;
+      break_ring(*ring);
+    }
+    if (found) counters_.clients_condemned.add();
   }
 }
 

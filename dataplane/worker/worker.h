@@ -29,10 +29,13 @@ namespace kelp {
 
 struct WorkerOptions {
   std::uint32_t index = 0;
-  int cpu = -1;                ///< pinned there; -1: the scheduler's choice
-  bool always_poll = false;    ///< never sleeps: a whole CPU, for the last microsecond
-  std::uint32_t spin_us = 50;  ///< polls this long after the last work before it sleeps
-  std::uint32_t ops = 4096;    ///< requests in work at once
+  int cpu = -1;                          ///< pinned there; -1: the scheduler's choice
+  bool always_poll = false;              ///< never sleeps: a whole CPU, for the last microsecond
+  std::uint32_t spin_us = 50;            ///< polls this long after the last work before it sleeps
+  std::uint32_t ops = 4096;              ///< requests in work at once
+  std::uint32_t client_requests = 1024;  ///< of one client, in work at once
+  /// Of one client: no request is taken while those in work have buffers of so many bytes.
+  std::uint64_t client_bytes = 256 << 20;
   std::uint64_t max_timeout_us = 60'000'000;
   std::uint64_t reload_wait_us = 1'000'000;  ///< a read waits this long for an index to load
   std::uint64_t inline_inflate_bytes =
@@ -125,6 +128,7 @@ class Worker {
   void take_news(VolumeNews news) noexcept;
   void add_ring(ServerRing* ring) noexcept;
   void remove_ring(ServerRing* ring) noexcept;
+  void divide_ops() noexcept;
   bool report(WorkerReport::Kind kind, ServerRing* ring) noexcept;
   void show_cpu() noexcept;
   void do_periodic_work() noexcept;
@@ -134,9 +138,15 @@ class Worker {
 
   // worker_poll.cc
   std::uint32_t drain_submissions() noexcept;
+  std::uint32_t drain_clients() noexcept;
+  std::uint32_t drain_client(ClientShare& share, std::uint32_t budget) noexcept;
   std::uint32_t drain_ring(ServerRing& ring, std::uint32_t budget) noexcept;
   void begin(ServerRing& ring, const Submission& submission, Ticks now) noexcept;
+  void count_begun(ClientShare& share, std::uint64_t bytes) noexcept;
+  void count_ended(ClientShare& share, std::uint64_t bytes) noexcept;
+  void judge(ClientShare& share) noexcept;
   void break_ring(ServerRing& ring) noexcept;
+  void break_condemned() noexcept;
   void answer(Op& op, kelp_status status, const ReadOutcome& outcome) noexcept;
   void answer_held(Op& op) noexcept;
   void end(OpIndex index, const ReadOutcome& outcome) noexcept;
@@ -162,6 +172,8 @@ class Worker {
   void unpin(Op& op) noexcept;
 
   static constexpr std::uint32_t kBatch = 32;
+  /// Taken from one client before the next one's turn, while there are several.
+  static constexpr std::uint32_t kQuantum = 4;
   /// Records up to this size are inflated on the worker. Bounds the worst case, a stream of empty
   /// blocks that yields nothing, to a few milliseconds.
   static constexpr std::size_t kInlinePrivateBytes = 16 * 1024;
@@ -178,7 +190,10 @@ class Worker {
   OpList private_waits_;
   std::vector<ServerRing*> rings_;
   std::vector<ServerRing*> leaving_;  // removed, with requests in flight
+  std::vector<ClientShare*> shares_;  // of the clients those rings belong to
   std::uint32_t next_ring_ = 0;
+  std::uint32_t next_share_ = 0;
+  std::uint32_t scarce_requests_ = 0;  // what each of them may have in work while ops are scarce
   absl::flat_hash_map<std::uint32_t, std::unique_ptr<VolumeSlot>> volumes_;
   std::vector<std::unique_ptr<Volume>> retired_;  // replaced, waiting for their last read
   std::uint64_t batch_ = 0;

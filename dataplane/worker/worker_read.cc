@@ -257,6 +257,9 @@ bool Worker::try_private_inline(Op& op, ReadOutcome& outcome) noexcept {
 
 void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
   Op& op = ops_[index];
+  // Storage found no memory behind the buffer: as good as a fault of our own.
+  if (outcome.status == KELP_INVALID) [[unlikely]]
+    op.ring->client().segment->condemn();
   if (op.answered || op.ring->severed()) {
     end(index, KELP_DEADLINE);
     return;

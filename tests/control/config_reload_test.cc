@@ -81,9 +81,9 @@ TEST_CASE("every reloadable key is copied, and no key of a directory is one") {
     REQUIRE_FALSE(key.name.starts_with(kelp::kDirectoryTable));
     Config other;
     bool changed = false;
-    const kelp::ConfigValue values[] = {std::int64_t{1},     std::int64_t{4},
-                                        std::int64_t{65536}, std::string("error"),
-                                        std::string("off"),  std::string("json")};
+    const kelp::ConfigValue values[] = {
+        std::int64_t{1},    std::int64_t{4},     std::int64_t{65536},         std::string("error"),
+        std::string("off"), std::string("json"), std::vector<std::int64_t>{1}};
     for (const kelp::ConfigValue& value : values) {
       changed =
           changed || (!key.set(other, 0, value) && key.show(other, 0) != key.show(defaults, 0));

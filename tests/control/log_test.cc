@@ -86,7 +86,7 @@ TEST_CASE("as JSON a log line is one object, whatever the values hold") {
 }
 
 TEST_CASE("a limiter lets a burst through, then so many a second, and counts the rest") {
-  kelp::LogLimiter limiter("test", 3, 2);
+  kelp::LogLimiter limiter("test", LogLevel::kInfo, 3, 2);
   const kelp::LogLimiter::Clock::time_point start{std::chrono::hours(1)};
   const auto lines = [&](std::chrono::milliseconds after) {
     int allowed = 0;
@@ -102,7 +102,7 @@ TEST_CASE("a limiter lets a burst through, then so many a second, and counts the
 }
 
 TEST_CASE("lines that were left out are told by kind, once, and only where there are some") {
-  kelp::LogLimiter limiter("bad request", 1, 0);
+  kelp::LogLimiter limiter("bad request", LogLevel::kInfo, 1, 0);
   const std::string text = stderr_of([&] {
     kelp::log_suppressed();
     for (int i = 0; i < 3; ++i) limiter.allow();

@@ -7,6 +7,7 @@ import signal
 
 from control_socket import ask
 from scene import Scene, daemon, expect, health, killed_at_the_end, plain_row, promise, reads, wait_for
+from signals import attached_reader
 
 
 @promise("switches")
@@ -43,6 +44,18 @@ def a_drain_that_may_not_wait_still_ends_well_when_nothing_is_in_flight(scene: S
         os.kill(kelpd.child.pid, signal.SIGTERM)
         wait_for_end(kelpd)
         expect(kelpd.child.exit_code() == 0, f"exit code {kelpd.child.exit_code()}: {kelpd.child.log_tail()}")
+
+
+@promise("switches")
+def clients_are_listed_while_they_are_attached(scene: Scene) -> None:
+    row = plain_row(scene)
+    with scene.kelpd(scene.volumes()) as kelpd:
+        expect(ask(kelpd, "GET", "/clients") == (200, {"clients": []}), "somebody is there already")
+        with attached_reader(scene, kelpd, row) as reader:
+            [client] = ask(kelpd, "GET", "/clients")[1]["clients"]
+            expect((client["pid"], client["uid"], client["name"]) == (reader.pid, os.getuid(), "kelpctl"), f"/clients: {client}")
+            expect(client["data_bytes"] > 0 and client["channels"] == 1 and not client["leaving"], f"/clients: {client}")
+        wait_for("the client to be gone", lambda: ask(kelpd, "GET", "/clients")[1]["clients"] == [], kelpd)
 
 
 def wait_for_end(kelpd: daemon.Daemon) -> None:
