@@ -37,6 +37,7 @@ Worker::Worker(WorkerOptions options)
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       commands_(kCommandQueue),
       reports_(kCommandQueue) {
+  retune(options_);
   for (OpIndex i = 0; i < options_.ops; ++i) free_.push_back(i);
   storage_ = std::make_unique<StorageThread>(ops_.get(), options_.ops, waker_);
   loader_ = std::make_unique<Loader>(options_.loader, ops_.get(), options_.ops, waker_);
@@ -85,6 +86,12 @@ bool Worker::command(const WorkerCommand& command) noexcept {
   return true;
 }
 
+void Worker::retune(const WorkerOptions& options) noexcept {
+  live_.spin.store(rate_.from_us(options.spin_us), std::memory_order_relaxed);
+  live_.reload_wait_us.store(options.reload_wait_us, std::memory_order_relaxed);
+  live_.inline_inflate_bytes.store(options.inline_inflate_bytes, std::memory_order_relaxed);
+}
+
 std::uint64_t Worker::cpu_time_ns() const noexcept {
   clockid_t clock;
   timespec used{};
@@ -98,11 +105,11 @@ std::uint64_t Worker::cpu_time_ns() const noexcept {
 }
 
 void Worker::run() noexcept {
-  const Ticks spin = rate_.from_us(options_.spin_us);
   while (!stop_.load(std::memory_order_relaxed)) {
     if (poll_once()) continue;
     cpu_relax();
-    if (!options_.always_poll && ticks_now() - last_work_ > spin) sleep();
+    if (options_.always_poll) continue;
+    if (ticks_now() - last_work_ > live_.spin.load(std::memory_order_relaxed)) sleep();
   }
 }
 

@@ -79,6 +79,15 @@ class Worker {
   bool command(const WorkerCommand& command) noexcept;
   std::optional<WorkerReport> take_report() noexcept { return reports_.try_pop(); }
 
+  /// Takes spin_us, reload_wait_us and inline_inflate_bytes of `options`; the rest stays as it was.
+  void retune(const WorkerOptions& options) noexcept;
+  /// The kill switch: while off, every read and stat routed from here on answers KELP_USE_HTTP and
+  /// no volume is touched for it; what is in flight ends as it would. No-ops are answered.
+  void set_serving(bool serving) noexcept {
+    live_.serving.store(serving, std::memory_order_release);
+  }
+  bool serving() const noexcept { return live_.serving.load(std::memory_order_relaxed); }
+
   // Any thread.
   const WorkerCounters& counters() const noexcept { return counters_; }
   const WorkerLatencies& latencies() const noexcept { return latencies_; }
@@ -92,6 +101,15 @@ class Worker {
   bool poll_once() noexcept;
 
  private:
+  /// What the control thread may change while the worker runs. On a cache line of their own, which
+  /// stays shared until somebody does. relaxed where nothing else is said: a number by itself.
+  struct alignas(128) Live {
+    std::atomic<bool> serving{true};
+    std::atomic<Ticks> spin{0};
+    std::atomic<std::uint64_t> reload_wait_us{0};
+    std::atomic<std::uint64_t> inline_inflate_bytes{0};
+  };
+
   enum class SlotState : std::uint8_t { kLoading, kServing, kUseHttp };
   struct VolumeSlot {
     SlotState state = SlotState::kLoading;
@@ -166,6 +184,7 @@ class Worker {
 
   const WorkerOptions options_;
   const TickRate& rate_;
+  Live live_;
   std::unique_ptr<Op[]> ops_;
   OpList free_;
   OpList routing_;
