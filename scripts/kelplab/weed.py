@@ -146,6 +146,11 @@ class Cluster:
         return status == 200 and bool(json.loads(body)["Topology"].get("DataCenters")) \
             and http_call("GET", f"{self.server}/status")[0] == 200
 
+    @property
+    def server_pid(self) -> int:
+        """Of the volume server."""
+        return self.children[-1].pid
+
     def ask_master(self, path: str) -> dict[str, Any]:
         """GET on the master; any status but 2xx is a LabError."""
         status, body = http_call("GET", f"{self.master}{path}")

@@ -16,8 +16,8 @@
 #include <string>
 #include <vector>
 
-#include "tools/bench/http_connection.h"
 #include "bench/kelp_client.h"
+#include "tools/bench/http_connection.h"
 #include "tools/bench/samples.h"
 
 namespace kelp::bench {
