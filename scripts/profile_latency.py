@@ -51,15 +51,18 @@ def fill(cluster: weed.Cluster, home: Path, sizes: dict[str, int]) -> dict[str, 
     return listings
 
 
-def stages(programs: Path, cluster: weed.Cluster, run_dir: Path, home: Path, listing: Path, quick: bool) -> list[figures.Figure]:
-    """What a 4 KiB read is made of, each measured by itself."""
+def stages(programs: Path, cluster: weed.Cluster, home: Path, listing: Path, quick: bool) -> tuple[list[figures.Figure], bytes]:
+    """What a 4 KiB read is made of, each measured by itself, and /stats of a daemon that has served nothing else."""
+    cpus = sorted(os.sched_getaffinity(0))
     worker, client = process.worker_and_client_cpus()
     flags = ["--pairs", 11 if quick else 101]
-    ring = load.figures_of([programs / "kelp-ring-compare", "--run-dir", run_dir, "--worker-cpu", worker[1] if worker else "0",
-                            "--client-cpu", "0", *flags], home)
-    floor = load.figures_of([*client, programs / "kelp-floor-compare", "--run-dir", run_dir, "--volume-dir",
-                             cluster.volume_dir, "--fids", listing, *flags], home)
-    return [*ring, *floor]
+    with daemon.Daemon(programs, home, cluster.volume_dir, flags=worker) as kelpd:
+        kelpd.wait_serving(file.vid for file in cluster.volume_files())
+        ring = load.figures_of([programs / "kelp-ring-compare", "--run-dir", kelpd.run_dir, "--worker-cpu", cpus[-1],
+                                "--client-cpu", cpus[0], *flags], home)
+        floor = load.figures_of([*client, programs / "kelp-floor-compare", "--run-dir", kelpd.run_dir, "--volume-dir",
+                                 cluster.volume_dir, "--fids", listing, *flags], home)
+        return [*ring, *floor], kelpd.kelpctl("--json", "stats").stdout
 
 
 def measure(programs: Path, output: Path, quick: bool, say: process.Progress) -> None:
@@ -84,9 +87,8 @@ def measure(programs: Path, output: Path, quick: bool, say: process.Progress) ->
                     result = bench.run("--depth", depth, "--against-http", cluster.server, "--http-pid", cluster.server_pid,
                                        "--pairs", pairs, "--hdr-log", log, "--verify", f"http://{cluster.server}")
                     runs.append(pages.Run(name, depth, log, result))
-            say("the stages of a 4 KiB read")
-            parts = stages(programs, cluster, kelpd.run_dir, home, listings["4 KiB"], quick)
-            service = kelpd.kelpctl("--json", "stats").stdout
+        say("the stages of a 4 KiB read")
+        parts, service = stages(programs, cluster, home, listings["4 KiB"], quick)
     say("drawing")
     pages.write(output, runs, parts, service)
     say(f"done: {output / 'index.html'}")

@@ -85,7 +85,7 @@ def stage_rows(parts: Sequence[Figure], runs: Sequence[Run], service: bytes) -> 
             ("ring no-op, client API to worker and back", by_name["ring no-op round trip"] / 1000),
             ("in-process floor: look-up, fstat, pread, CRC", by_name["in-process floor p50, 4 KiB"])]
     served = [worker["latency_us"]["read"]["p50"] for worker in json.loads(service)["workers"]]
-    rows.append(("worker: request taken to completion written *", served[0]))
+    rows.append(("worker: request taken to completion written", served[0]))
     rows.append(("Kelp: whole read", by_name["Kelp p50, 4 KiB"]))
     for run in runs:
         if run.size == "4 KiB" and run.depth == 1:
@@ -168,7 +168,7 @@ Percentiles are of all slices together; the raw logs (*.hlog) lie beside this pa
 {"".join(picture(path) for path in pictures)}
 <h2>What a read consists of</h2>
 {picture(output / "stages.png")}
-<p>* The daemon's own clock, over all reads of this profile, not only those of 4 KiB.</p>
+<p>Each was measured by itself; what the worker takes for a request is told by the daemon's own clock (/stats).</p>
 <h2>Numbers</h2>
 {html_table(head, table)}
 </html>
