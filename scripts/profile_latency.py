@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import subprocess
 import sys
 from pathlib import Path
 
@@ -32,8 +31,9 @@ def enter_venv(say: process.Progress) -> None:
     wanted = " ".join(PACKAGES)
     if not done.exists() or done.read_text() != wanted:
         say(f"installing {wanted} from PyPI into build/profile-venv")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
-        subprocess.run([home / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES], check=True)
+        weed.run([sys.executable, "-m", "venv", "--clear", str(home)], "making a venv (Debian: python3-venv)")
+        weed.run([str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "2", "--timeout",
+                  "20", *PACKAGES], f"installing {wanted}")
         done.write_text(wanted)
     os.environ["KELP_STARTED"] = str(say.started)
     os.execv(python, [str(python), *sys.argv])
@@ -107,7 +107,10 @@ def main() -> int:
             enter_venv(say)
         args.output.mkdir(parents=True, exist_ok=True)
         measure(args.programs.resolve(), args.output.resolve(), args.quick, say)
-    except (process.LabError, subprocess.CalledProcessError) as error:
+    except weed.Unreachable as error:
+        print(f"skipped: {error}", file=sys.stderr)
+        return 77
+    except process.LabError as error:
         print(f"profile failed: {error}", file=sys.stderr)
         return 1
     return 0

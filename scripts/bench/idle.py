@@ -164,6 +164,9 @@ def main() -> int:
     process.exit_on_signals()
     try:
         measured = measure(args.programs.resolve(), QUICK if args.quick else FULL, process.Progress())
+    except weed.Unreachable as error:
+        print(f"skipped: {error}", file=sys.stderr)
+        return 77
     except process.LabError as error:
         print(f"idle benchmark failed: {error}", file=sys.stderr)
         return 1

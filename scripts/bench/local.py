@@ -68,6 +68,9 @@ def main() -> int:
     process.exit_on_signals()
     try:
         measured = measure(args.programs.resolve(), args.quick, process.Progress())
+    except weed.Unreachable as error:
+        print(f"skipped: {error}", file=sys.stderr)
+        return 77
     except process.LabError as error:
         print(f"local benchmark failed: {error}", file=sys.stderr)
         return 1
