@@ -108,11 +108,13 @@ Result<void> Daemon::open_descriptors(FileOwner owner) {
 }
 
 Result<void> Daemon::start_workers() {
-  const std::size_t count = std::max<std::size_t>(config_.worker.cpus.size(), 1);
   try {
-    for (std::uint32_t i = 0; i < count; ++i) {
+    for (std::uint32_t i = 0; i < worker_count(config_); ++i) {
       workers_.push_back(std::make_unique<Worker>(worker_options(config_, i)));
-      if (auto started = workers_.back()->start(waker_); !started) return started;
+    }
+    Worker::introduce(workers_);
+    for (const auto& worker : workers_) {
+      if (auto started = worker->start(waker_); !started) return started;
     }
   } catch (const std::system_error& error) {  // of std::thread
     return system_error(

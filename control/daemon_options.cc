@@ -1,5 +1,6 @@
 #include "control/daemon_options.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace kelp {
@@ -33,9 +34,14 @@ AttachLimits attach_limits(const ClientConfig& config) {
   return limits;
 }
 
+std::uint32_t worker_count(const Config& config) {
+  return std::max(static_cast<std::uint32_t>(config.worker.cpus.size()), 1U);
+}
+
 WorkerOptions worker_options(const Config& config, std::uint32_t index) {
   WorkerOptions options;
   options.index = index;
+  options.workers = worker_count(config);
   options.cpu = config.worker.cpus.empty() ? -1 : config.worker.cpus[index];
   options.always_poll = config.worker.polling == Polling::kPoll;
   options.spin_us = config.worker.spin_us;

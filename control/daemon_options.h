@@ -10,6 +10,8 @@
 namespace kelp {
 
 AttachLimits attach_limits(const ClientConfig& config);
+/// One per CPU that is named, or a single one on no CPU in particular.
+std::uint32_t worker_count(const Config& config);
 /// Of worker number `index`.
 WorkerOptions worker_options(const Config& config, std::uint32_t index);
 

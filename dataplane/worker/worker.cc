@@ -32,6 +32,7 @@ Worker::Worker(WorkerOptions options)
       reading_(ops_.get()),
       storage_waits_(ops_.get()),
       private_waits_(ops_.get()),
+      forwarded_(ops_.get()),
       private_read_(std::make_unique<PrivateRead>()),
       private_memory_(std::make_unique<std::byte[]>(kInlinePrivateBytes)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
@@ -136,8 +137,8 @@ void Worker::sleep() noexcept {
 
 int Worker::sleep_timeout_ms() const noexcept {
   const bool timers = !volume_waits_.empty() || !storage_waits_.empty() ||
-                      !private_waits_.empty() || !retired_.empty() || !leaving_.empty() ||
-                      (draining_ && !drained_reported_);
+                      !private_waits_.empty() || !forwarded_.empty() || !retired_.empty() ||
+                      !leaving_.empty() || (draining_ && !drained_reported_);
   if (timers) return 1;
   return rings_.empty() ? kIdleSleepMs : static_cast<int>(kHeartbeatPeriodMs);
 }
@@ -275,6 +276,7 @@ void Worker::do_periodic_work() noexcept {
   end_overdue(reading_, now);
   end_overdue(storage_waits_, now);
   end_overdue(private_waits_, now);
+  end_overdue(forwarded_, now);
   finish_removals();
   for (auto& [id, slot] : volumes_) {
     if (slot->reopen_unsent) slot->reopen_unsent = !loader_->reopen(VolumeId{id});
@@ -307,7 +309,7 @@ void Worker::end_overdue(OpList& list, Ticks now) noexcept {
     each = list.after(each);
     Op& op = ops_[index];
     if (op.state == OpState::kVolumeWait) {
-      if (now < op.volume_deadline && !op.ring->severed()) continue;
+      if (now < op.volume_deadline && !op.abandoned()) continue;
       list.remove(index);
       end(index, now < op.deadline ? KELP_UNAVAILABLE : KELP_DEADLINE);
     } else if (op.state == OpState::kReading) {
@@ -324,6 +326,8 @@ bool Worker::poll_once() noexcept {
   // Messages count as work: a worker about to sleep looks again at a ring it has just been given,
   // since that ring's flag was not up when the others' were.
   std::uint32_t work = take_messages();
+  if (!outgoing_.empty()) [[unlikely]]
+    work += take_forwarded();
   work += drain_submissions();
   work += take_finished_reads();
   work += route_waiting();

@@ -56,7 +56,7 @@ std::uint32_t Worker::route_waiting() noexcept {
 
 void Worker::route(OpIndex index) noexcept {
   Op& op = ops_[index];
-  if (op.ring->severed()) {  // nobody waits for it any more
+  if (op.abandoned()) {  // nobody waits for it any more
     end(index, KELP_DEADLINE);
     return;
   }
@@ -188,7 +188,7 @@ std::uint32_t Worker::continue_reads() noexcept {
   for (std::uint32_t i = 0; i < count; ++i) {
     const OpIndex index = reading_.pop_front();
     // Between two slices nothing writes into the buffer, so the deadline is final.
-    if (now >= ops_[index].deadline || ops_[index].ring->severed()) {
+    if (now >= ops_[index].deadline || ops_[index].abandoned()) {
       end(index, KELP_DEADLINE);
     } else {
       advance(index);
@@ -218,7 +218,7 @@ std::uint32_t Worker::take_finished_reads() noexcept {
 
 void Worker::read_privately(OpIndex index) noexcept {
   Op& op = ops_[index];
-  if (op.answered || op.ring->severed()) {  // nobody waits for the bytes any more
+  if (op.answered || op.abandoned()) {  // nobody waits for the bytes any more
     end(index, KELP_DEADLINE);
     return;
   }
@@ -259,8 +259,8 @@ void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
   Op& op = ops_[index];
   // Storage found no memory behind the buffer: as good as a fault of our own.
   if (outcome.status == KELP_INVALID) [[unlikely]]
-    op.ring->client().segment->condemn();
-  if (op.answered || op.ring->severed()) {
+    op.segment->condemn();
+  if (op.answered || op.abandoned()) {
     end(index, KELP_DEADLINE);
     return;
   }
