@@ -107,7 +107,7 @@ std::string volumes_json(const ReportSources& sources) {
   for (const VolumeReport& volume : sources.workers.front()->loader().catalog().reports()) {
     const VolumeCounters& counters = *volume.counters;
     Json entry;
-    entry["id"] = static_cast<std::uint32_t>(volume.id);
+    entry["id"] = static_cast<std::uint32_t>(volume.key.id);
     entry["collection"] = volume.collection;
     entry["state"] = state_name(volume.state);
     entry["reason"] = volume.reason;
