@@ -52,7 +52,8 @@ AttachLimits attach_limits(const ClientConfig& config) {
   return limits;
 }
 
-WorkerOptions worker_options(const Config& config, std::uint32_t index) {
+WorkerOptions worker_options(const Config& config, std::uint32_t index,
+                             const std::vector<std::shared_ptr<ServerPulse>>& pulses) {
   WorkerOptions options;
   options.index = index;
   options.cpu = config.worker.cpus.empty() ? -1 : config.worker.cpus[index];
@@ -62,6 +63,14 @@ WorkerOptions worker_options(const Config& config, std::uint32_t index) {
   options.max_timeout_us = std::uint64_t{config.client.max_timeout_ms} * 1000;
   options.reload_wait_us = std::uint64_t{config.target.reload_wait_ms} * 1000;
   options.inline_inflate_bytes = config.target.inline_inflate_bytes;
+  options.trust_local_clients = config.target.trust_local_clients;
+  for (std::uint32_t server = 0; server < pulses.size(); ++server) {
+    const TargetVolumeServer& from = config.target.volume_servers[server];
+    for (std::uint32_t rank = 0; rank < from.dirs.size(); ++rank) {
+      options.loader.directories.push_back(
+          {from.dirs[rank], from.idx_dir, server + 1, rank, pulses[server]});
+    }
+  }
   for (const TargetDirectory& directory : config.target.directories) {
     options.loader.directories.push_back({directory.path, directory.idx_dir});
   }
@@ -113,10 +122,13 @@ Result<void> Daemon::set_up() {
   signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
   if (!signals_) return system_error("cannot receive signals");
 
+  for (std::size_t i = 0; i < config_.target.volume_servers.size(); ++i) {
+    pulses_.push_back(std::make_shared<ServerPulse>());
+  }
   const std::size_t count = std::max<std::size_t>(config_.worker.cpus.size(), 1);
   std::vector<Worker*> workers;
   for (std::uint32_t i = 0; i < count; ++i) {
-    workers_.push_back(std::make_unique<Worker>(worker_options(config_, i)));
+    workers_.push_back(std::make_unique<Worker>(worker_options(config_, i, pulses_)));
     if (auto started = workers_.back()->start(waker_); !started) return started;
     workers.push_back(workers_.back().get());
   }
@@ -127,11 +139,26 @@ Result<void> Daemon::set_up() {
   if (!http) return tl::unexpected(http.error());
   http_.emplace(std::move(*http));
 
+  if (auto watched = watch_servers(); !watched) return watched;
   for (const auto& [fd, id] : {std::pair{signals_.get(), kSignals}, std::pair{waker_.fd(), kWakes},
                                std::pair{http_->epoll_fd(), kHttp}}) {
     if (auto watched = watch(fd, id); !watched) return watched;
   }
   return attach_->start(kAttach);
+}
+
+Result<void> Daemon::watch_servers() {
+  std::vector<WatchedServer> servers;
+  for (std::size_t i = 0; i < pulses_.size(); ++i) {
+    const TargetVolumeServer& server = config_.target.volume_servers[i];
+    servers.push_back({server.url, server.dirs.size(), pulses_[i]});
+  }
+  auto created = VolumeServerWatch::create(std::move(servers), [this](std::uint32_t server) {
+    return workers_.front()->loader().catalog().attestations(server);
+  });
+  if (!created) return tl::unexpected(created.error());
+  servers_ = std::move(*created);
+  return watch(servers_->epoll_fd(), kServers);
 }
 
 Result<void> Daemon::watch(int fd, std::uint64_t id) {
@@ -172,6 +199,7 @@ ReportSources Daemon::sources() const {
   for (const auto& worker : workers_) sources.workers.push_back(worker.get());
   sources.clients = attach_->clients();
   sources.hugepage_note = attach_->hugepage_note();
+  sources.servers = servers_.get();
   sources.draining = drain_deadline_.has_value();
   sources.started = started_;
   return sources;
@@ -180,6 +208,7 @@ ReportSources Daemon::sources() const {
 int Daemon::run() {
   log_info("kelpd is ready", {{"run_dir", run_dir_->path()},
                               {"workers", std::to_string(workers_.size())},
+                              {"volume_servers", std::to_string(pulses_.size())},
                               {"directories", std::to_string(config_.target.directories.size())}});
   while (!done_) {
     serve_once(next_timeout_ms());
@@ -204,6 +233,7 @@ void Daemon::leave_at_once() {
 int Daemon::next_timeout_ms() const {
   auto timeout = std::chrono::milliseconds(kHousekeepingMs);
   if (const auto http = http_->timeout()) timeout = std::min(timeout, *http);
+  if (const auto servers = servers_->timeout()) timeout = std::min(timeout, *servers);
   if (drain_deadline_) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*drain_deadline_ - Clock::now());
     timeout = std::clamp(left, std::chrono::milliseconds(0), timeout);
@@ -216,12 +246,13 @@ void Daemon::serve_once(int timeout_ms) {
   take_reports();
   std::array<epoll_event, 64> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
-                                 done_ ? 0 : timeout_ms);
+                                 done_ || servers_->has_wishes() ? 0 : timeout_ms);
   waker_.disarm();
   for (int i = 0; i < count; ++i) handle_event(events[static_cast<std::size_t>(i)].data.u64);
   take_reports();
   // Also when nothing is ready: connections that are too slow are closed by it.
   http_->run();
+  servers_->run();
 }
 
 void Daemon::handle_event(std::uint64_t id) {
@@ -231,6 +262,7 @@ void Daemon::handle_event(std::uint64_t id) {
       return;
     case kWakes:
     case kHttp:
+    case kServers:
       return;
     case kAttach:
       attach_->accept_some();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "control/config.h"
+#include "control/volume_server_watch.h"
 #include "dataplane/worker/worker.h"
 
 namespace kelp {
@@ -16,11 +17,15 @@ namespace kelp {
 struct ReportSources {
   const Config* config = nullptr;
   std::vector<const Worker*> workers;
+  const VolumeServerWatch* servers = nullptr;
   std::size_t clients = 0;
   std::string hugepage_note;  ///< "" or why ordinary pages are used
   bool draining = false;
   std::chrono::steady_clock::time_point started;
 };
+
+/// It is open, and not served: its server does not vouch for it at this moment.
+bool is_revoked(const VolumeReport& volume);
 
 /// {"status": "healthy" | "degraded" | "failed", "reasons": [...], "notes": [...], ...}
 std::string health_json(const ReportSources& sources);

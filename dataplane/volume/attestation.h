@@ -76,9 +76,6 @@ class Attestation {
   // Anyone, for people to look at.
   bool was_attested() const noexcept { return attested_.load(std::memory_order_relaxed) != kNever; }
   bool is_unwatchable() const noexcept { return unwatchable_.load(std::memory_order_relaxed); }
-  bool was_closed_since() const noexcept {
-    return attested_.load(std::memory_order_relaxed) != closes_.load(std::memory_order_relaxed);
-  }
 
  private:
   static constexpr std::uint64_t kNever = UINT64_MAX;
