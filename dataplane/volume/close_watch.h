@@ -34,7 +34,8 @@ class CloseWatch {
   void remove(const Volume& volume) noexcept;
 
   /// Takes the closes that have happened; how many attestations they concerned. One system call
-  /// when there were none.
+  /// when there were none. Call it also when nothing is watched any more: until then fd() stays
+  /// readable, since the end of a watch is an event too.
   std::uint32_t drain() noexcept;
 
  private:

@@ -263,7 +263,6 @@ void Worker::retire(std::unique_ptr<Volume> volume) noexcept {
 }
 
 void Worker::take_closes() noexcept {
-  if (closes_.empty()) return;
   const std::uint32_t count = closes_.drain();
   if (count == 0) return;
   counters_.revocations.add(count);

@@ -43,7 +43,7 @@ std::uint32_t Worker::route_waiting() noexcept {
   // here on shows all that was acknowledged before they were submitted.
   ++batch_;
   // And a close that came before they were submitted is seen now, before any of them is answered.
-  take_closes();
+  if (!closes_.empty()) take_closes();
   batch_began_ = ticks_now();
   // Bounded: thousands may have waited for one volume.
   const std::uint32_t count = std::min(routing_.size(), kBatch);

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -154,6 +155,17 @@ TEST_CASE("a file that is deleted, and closed by all, is nobody's any more") {
   CHECK(scene.holds());  // freshness sees to that
   scene.touch(scene.writer.paths().dat, O_RDWR);
   CHECK_FALSE(scene.holds());
+}
+
+TEST_CASE("what is left in the queue of a volume taken out does not keep its owner awake") {
+  Scene scene;
+  scene.watch.add(*scene.volume);
+  scene.touch(scene.writer.paths().idx, O_RDWR);
+  scene.watch.remove(*scene.volume);
+  pollfd ready{scene.watch.fd(), POLLIN, 0};
+  REQUIRE(::poll(&ready, 1, 0) == 1);
+  CHECK(scene.watch.drain() == 0);
+  CHECK(::poll(&ready, 1, 0) == 0);
 }
 
 TEST_CASE("events lost by the kernel revoke every volume, also those that saw none") {
