@@ -164,12 +164,13 @@ class Lab:
             self.broken.append(f"{scene}: a read submitted after the close was seen is ok: {closes}")
         if returned_ns is not None and refused["last_before_ns"] > returned_ns:
             self.broken.append(f"{scene}: a read submitted after the call returned is ok")
-        self.figures[scene] = {"close_to_first_refusal_us": round((refused["done_ns"] - closes[0]["seen_ns"]) / 1000, 1),
-                               "status": refused["status"]}
+        # 0: the reader was refused before it looked for the close.
+        delay_us = max(0.0, (refused["done_ns"] - closes[0]["seen_ns"]) / 1000)
+        self.figures[scene] = {"close_to_first_refusal_us": round(delay_us, 1), "status": refused["status"]}
 
     def judge_return(self, scene: str, reader: Reader, since_ns: int) -> None:
         served = reader.wait_for(ok=True)
-        self.figures.setdefault(scene, {})["back_after_ms"] = round((served["done_ns"] - since_ns) / 1e6, 1)
+        self.figures.setdefault(scene, {})["back_after_ms"] = max(0.0, round((served["done_ns"] - since_ns) / 1e6, 1))
 
     def restart_server(self, env: dict[str, str] | None = None) -> int:
         """The first volume server again, on its ports; when it answers, in ns."""
