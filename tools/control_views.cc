@@ -40,7 +40,7 @@ std::string uptime(const json& object) {
 
 std::string volume_counts(const json& volumes) {
   std::string text;
-  for (const char* state : {"serving", "loading", "use_http", "refused"}) {
+  for (const char* state : {"serving", "revoked", "loading", "use_http", "refused"}) {
     if (!text.empty()) text += ", ";
     text += field_text(volumes, state) + " " + state;
   }
@@ -50,6 +50,19 @@ std::string volume_counts(const json& volumes) {
 void add_sentences(const json& sentences, const char* label, Tone tone, FactList& facts) {
   if (!sentences.is_array()) return;
   for (const json& sentence : sentences) facts.add(label, {cell_text(sentence), tone});
+}
+
+/// One line per volume server: whether it answers, and what it has.
+void add_servers(const json& servers, FactList& facts) {
+  if (!servers.is_array()) return;
+  for (const json& server : servers) {
+    const std::string failure = field_text(server, "failure");
+    const bool failing = !field(server, "failing_since").is_null();
+    facts.add("server", {field_text(server, "url") +
+                             (failing ? ", does not answer: " + failure
+                                      : ", has " + field_text(server, "volumes") + " volumes"),
+                         failing ? Tone::kBad : Tone::kGood});
+  }
 }
 
 /// "cpu 1" or "not pinned".
@@ -97,6 +110,7 @@ std::string view_health(const json& health, bool colour) {
   facts.add("clients", {field_text(health, "clients")});
   facts.add("volumes", {volume_counts(field(health, "volumes"))});
   facts.add("attested", {field_text(health, "attested")});
+  add_servers(field(health, "volume_servers"), facts);
   add_sentences(field(health, "notes"), "note", Tone::kPlain, facts);
   return facts.text(colour);
 }
@@ -108,6 +122,7 @@ std::string view_volumes(const json& volumes, bool colour) {
                {"COLLECTION"},
                {"STATE"},
                {"ATTESTED"},
+               {"SERVER"},
                {"VERSION", true},
                {"OFFSETS", true},
                {"REVISION", true},
@@ -125,6 +140,7 @@ std::string view_volumes(const json& volumes, bool colour) {
                {field_text(volume, "collection")},
                status_cell(field_text(volume, "state")),
                {field_text(volume, "attested")},
+               {field_text(volume, "volume_server")},
                {field_text(volume, "version")},
                bytes_cell(volume, "offset_bytes"),
                {field_text(volume, "revision")},

@@ -36,12 +36,15 @@ struct FakeDaemon {
 TEST_CASE("health shows the facts, and exits by whether reads are answered") {
   FakeDaemon healthy(R"({"status":"healthy","reasons":[],"version":"0.1.0","pid":7,
     "uptime_s":93784,"workers":1,"clients":2,
-    "volumes":{"serving":3,"loading":0,"use_http":1,"refused":0},"attested":true,"extra":[1]})");
+    "volumes":{"serving":3,"revoked":2,"loading":0,"use_http":1,"refused":0},"attested":true,"extra":[1],
+    "volume_servers":[{"url":"h:1","volumes":5,"failing_since":null,"failure":""},
+                      {"url":"h:2","volumes":0,"failing_since":7.5,"failure":"refused"}]})");
   const Ran ran = healthy.ask({"health"});
   CHECK(ran.code == 0);
   CHECK(ran.out ==
         "status    healthy\nversion   0.1.0\npid       7\nup        1 d 2 h\nworkers   1\n"
-        "clients   2\nvolumes   3 serving, 0 loading, 1 use_http, 0 refused\nattested  yes\n");
+        "clients   2\nvolumes   3 serving, 2 revoked, 0 loading, 1 use_http, 0 refused\nattested  yes\n"
+        "server    h:1, has 5 volumes\nserver    h:2, does not answer: refused\n");
   FakeDaemon degraded(R"({"status":"degraded","reasons":["no hugepages"],"attested":false,
     "notes":["served unattested"]})");
   const Ran some = degraded.ask({"health"});
