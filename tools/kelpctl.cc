@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <functional>
@@ -152,11 +153,13 @@ class Commands {
   void add_stats() {
     CLI::App* stats = app_.add_subcommand("stats", "Show counters and latencies of the workers");
     stats->footer(kStatsFooter);
-    stats->add_option("--watch", stats_.watch_s, "Show rates, every SECONDS (1), until Ctrl-C")
-        ->type_name("[SECONDS]")
-        ->expected(0, 1)
-        ->check(CLI::Range(1u, kMostWatchS));
-    stats->callback([this] {
+    const CLI::Option* watch =
+        stats->add_option("--watch", stats_.watch_s, "Show rates, every SECONDS (1), until Ctrl-C")
+            ->type_name("[SECONDS]")
+            ->expected(0, 1)
+            ->check(CLI::Range(1u, kMostWatchS));
+    stats->callback([this, watch] {
+      if (watch->count() != 0) stats_.watch_s = std::max(stats_.watch_s, 1u);  // 0: no number given
       command_ = [this]() -> Outcome<void> {
         if (stats_.watch_s != 0) return watch_stats(common_, stats_.watch_s);
         return run_control(common_, "/stats", &view_stats, stdout_has_colour());
