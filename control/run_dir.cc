@@ -29,12 +29,17 @@ Result<void> make_directory(const std::string& path, FileOwner owner) {
   return system_error("cannot make the run directory " + path + " (choose another with --run-dir)");
 }
 
-Result<void> judge_directory(const std::string& path) {
+Result<void> judge_directory(const std::string& path, FileOwner owner) {
   struct stat found {};
   if (::stat(path.c_str(), &found) != 0)
     return system_error("cannot use the run directory " + path);
   if (!S_ISDIR(found.st_mode)) {
     return plain_error("cannot use the run directory " + path + ": it is not a directory");
+  }
+  // Who owns the directory can put a socket of their own in place of ours.
+  if (found.st_uid != ::geteuid() && found.st_uid != 0 && found.st_uid != owner.uid) {
+    return plain_error("cannot use the run directory " + path + ": it belongs to uid " +
+                       std::to_string(found.st_uid) + "; chown it, or choose another --run-dir");
   }
   // Without the sticky bit anybody could put a socket of their own in place of ours.
   if ((found.st_mode & S_IWOTH) != 0 && (found.st_mode & S_ISVTX) == 0) {
@@ -66,7 +71,7 @@ Result<void> write_pid(int fd, const std::string& path) {
 
 Result<RunDir> RunDir::claim(const std::string& path, FileOwner owner) {
   Result<void> fit = make_directory(path, owner);
-  if (fit) fit = judge_directory(path);
+  if (fit) fit = judge_directory(path, owner);
   if (!fit) return tl::unexpected(fit.error());
 
   const std::string lock_path = path + "/kelpd.lock";

@@ -14,7 +14,8 @@ class RunDir {
  public:
   /// Makes `path` (0755) if its parent exists, and locks `path`/kelpd.lock with our pid inside.
   /// The kernel drops the lock when the process ends, however it ends.
-  /// Errors: not a directory, writable by everyone, not permitted, held by another kelpd (its pid).
+  /// Errors: not a directory, neither ours nor root's nor `owner`'s, writable by everyone, not
+  /// permitted, held by another kelpd (its pid).
   /// A directory that had to be made, and the lock file, are given to `owner`, so that a daemon
   /// that becomes somebody else may take its sockets away again.
   static Result<RunDir> claim(const std::string& path, FileOwner owner = {});

@@ -25,11 +25,19 @@ std::uint32_t Worker::drain_submissions() noexcept {
 /// many rings a client has gains it nothing. The next turn goes on where this one ends.
 std::uint32_t Worker::drain_clients() noexcept {
   const auto count = static_cast<std::uint32_t>(shares_.size());
+  const bool contended = ++client_turns_ < contended_until_;
+  const std::uint32_t batch = contended ? kContendedBatch : kBatch;
+  const std::uint32_t quantum = contended ? 1 : kQuantum;
   std::uint32_t taken = 0;
-  for (std::uint32_t sated = 0; sated < count && taken < kBatch;) {
+  for (std::uint32_t sated = 0; sated < count && taken < batch;) {
     if (next_share_ >= count) next_share_ = 0;
-    const std::uint32_t budget = std::min(kQuantum, kBatch - taken);
-    const std::uint32_t got = drain_client(*shares_[next_share_++], budget);
+    ClientShare& share = *shares_[next_share_++];
+    const std::uint32_t budget = std::min(quantum, batch - taken);
+    const std::uint32_t got = drain_client(share, budget);
+    if (got > 0 && &share != last_served_) {
+      last_served_ = &share;
+      contended_until_ = client_turns_ + kContendedTurns;
+    }
     taken += got;
     sated = got < budget ? sated + 1 : 0;
   }

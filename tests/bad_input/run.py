@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 import damage  # noqa: F401
+import deaths  # noqa: F401
 import file_ids  # noqa: F401
 import files  # noqa: F401
 import limits  # noqa: F401

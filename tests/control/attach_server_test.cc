@@ -2,11 +2,14 @@
 #include "control/attach_server.h"
 
 #include <doctest/doctest.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -118,10 +121,49 @@ TEST_CASE("a dead client's memory reads as zeroes to whoever kept it mapped") {
   CHECK(std::all_of(rings.data(), rings.data() + rings.size(), is_zero));
 }
 
+std::size_t entries_of(const char* directory) {
+  std::size_t count = 0;
+  for ([[maybe_unused]] const auto& each : std::filesystem::directory_iterator(directory)) ++count;
+  return count;
+}
+
+/// Files that are mapped; how the allocator and the thread stacks lie changes by itself.
+std::size_t mapped_files() {
+  std::ifstream maps("/proc/self/maps");
+  std::size_t count = 0;
+  for (std::string line; std::getline(maps, line);) count += line.find("memfd:") != line.npos;
+  return count;
+}
+
+TEST_CASE("strangers who hold an attach half open hold up nobody and are sent away") {
+  ServedAttach served;
+  std::vector<UniqueFd> strangers;
+  for (int i = 0; i < 300; ++i) {
+    auto stranger = connect_seqpacket(served.socket_path(), 5000);
+    REQUIRE(stranger);
+    if (i % 3 == 0) {
+      static_cast<void>(!::send(stranger->get(), "x", 1, MSG_NOSIGNAL | MSG_DONTWAIT));
+    }
+    strangers.push_back(std::move(*stranger));
+    if (i % 50 == 0) CHECK(refusal(served).empty());
+  }
+  const auto gone = [](const UniqueFd& fd) {
+    char byte;
+    return ::recv(fd.get(), &byte, 1, MSG_DONTWAIT) == 0;
+  };
+  CHECK(eventually([&] { return std::all_of(strangers.begin(), strangers.end(), gone); }));
+  CHECK(refusal(served).empty());
+}
+
 TEST_CASE("ten thousand attaches, refused ones among them, leave no place taken") {
   AttachLimits limits;
   limits.per_uid = {.clients = 8, .channels = 16, .data_bytes = 1 << 20};
   ServedAttach served(limits);
+  REQUIRE(eventually([&] { return served.worker().loader().settled(); }));
+  CHECK(refusal(served).empty());
+  REQUIRE(eventually([&] { return served.clients() == 0; }));
+  const std::size_t descriptors = entries_of("/proc/self/fd");
+  const std::size_t mapped = mapped_files();
   int refused = 0;
   for (int i = 0; i < 10'000; ++i) {
     const bool greedy = i % 4 == 0;
@@ -130,6 +172,8 @@ TEST_CASE("ten thousand attaches, refused ones among them, leave no place taken"
   CHECK(refused >= 2500);
   CHECK(eventually([&] { return served.clients() == 0; }));
   CHECK(eventually([&] { return refusal(served, 16, 1 << 20).empty(); }));
+  CHECK(eventually([&] { return entries_of("/proc/self/fd") <= descriptors; }));
+  CHECK(mapped_files() <= mapped);
 }
 
 }  // namespace
