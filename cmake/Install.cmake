@@ -17,7 +17,8 @@ install(FILES ${CMAKE_BINARY_DIR}/kelpConfig.cmake ${CMAKE_BINARY_DIR}/kelpConfi
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/kelp)
 
 if(NOT KELP_RING_AND_WORKER_ONLY)
-  install(TARGETS kelpd kelpctl RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(TARGETS kelpd kelpctl kelp-bench RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(FILES docs/man/kelp-bench.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
   install(FILES config/kelpd.toml DESTINATION ${CMAKE_INSTALL_SYSCONFDIR}/kelp RENAME kelpd.toml.sample)
   configure_file(config/kelpd.service.in ${CMAKE_BINARY_DIR}/kelpd.service @ONLY)
   install(FILES ${CMAKE_BINARY_DIR}/kelpd.service DESTINATION lib/systemd/system)

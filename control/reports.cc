@@ -156,8 +156,8 @@ std::string stats_json(const ReportSources& sources) {
       entry["counters"][name] = metric.value;
     }
     for (const auto& [name, histogram] : worker_histograms(*worker)) {
-      const auto us = [&](double fraction) {
-        return static_cast<double>(histogram->quantile(fraction)) / 1000.0;
+      const auto us = [&times = *histogram](double fraction) {
+        return static_cast<double>(times.quantile(fraction)) / 1000.0;
       };
       entry["latency_us"][name] = {
           {"count", histogram->count()}, {"p50", us(0.5)}, {"p90", us(0.9)}, {"p99", us(0.99)},

@@ -3,6 +3,7 @@
 #   scripts/install-deps.sh           to build and to run scripts/quickstart.sh
 #   scripts/install-deps.sh --tests   and for scripts/test.sh
 #   scripts/install-deps.sh --bench   and for scripts/bench/
+#   scripts/install-deps.sh --fuzz    and for scripts/fuzz.sh
 set -euo pipefail
 
 packages=(
@@ -12,9 +13,10 @@ packages=(
 )
 case "${1:-}" in
   "") ;;
-  --tests) packages+=(clang-format) ;;
+  --tests) packages+=(clang-format clang libclang-rt-14-dev) ;;
+  --fuzz) packages+=(clang libclang-rt-14-dev) ;;
   --bench) packages+=(wrk strace valgrind) ;;
-  *) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then
