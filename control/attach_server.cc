@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "control/log.h"
+#include "control/log_limiter.h"
 #include "dataplane/volume/descriptor_room.h"
 #include "shm_ring/kelp.h"
 
@@ -260,7 +261,10 @@ void AttachServer::refuse(Connection& connection, std::uint32_t status, const st
   // If it cannot be sent the client sees the hang-up, which says enough.
   [[maybe_unused]] const auto sent =
       send_message(connection.socket.get(), std::as_bytes(std::span(&reply, 1)), {});
-  log_info("refused a client", {{"reason", why}});
+  static LogLimiter limiter("refused a client");
+  if (limiter.allow()) {
+    log_info("refused a client", {{"reason", why}});
+  }
 }
 
 void AttachServer::hand_over(std::uint64_t id, Connection& connection) {
@@ -272,12 +276,15 @@ void AttachServer::hand_over(std::uint64_t id, Connection& connection) {
     send_command(*workers_[ring % workers_.size()],
                  {WorkerCommand::Kind::kAddRing, client.rings[ring].get()});
   }
-  log_info("client attached", {{"client", std::to_string(id)},
-                               {"name", client.name},
-                               {"pid", std::to_string(client.pid)},
-                               {"uid", std::to_string(client.uid)},
-                               {"rings", std::to_string(client.rings.size())},
-                               {"data_bytes", std::to_string(client.segment->data_bytes())}});
+  static LogLimiter limiter("client attached");
+  if (limiter.allow()) {
+    log_info("client attached", {{"client", std::to_string(id)},
+                                 {"name", client.name},
+                                 {"pid", std::to_string(client.pid)},
+                                 {"uid", std::to_string(client.uid)},
+                                 {"rings", std::to_string(client.rings.size())},
+                                 {"data_bytes", std::to_string(client.segment->data_bytes())}});
+  }
 }
 
 void AttachServer::leave(std::uint64_t id, Connection& connection) {
@@ -290,7 +297,10 @@ void AttachServer::leave(std::uint64_t id, Connection& connection) {
     send_command(*workers_[ring % workers_.size()],
                  {WorkerCommand::Kind::kRemoveRing, client.rings[ring].get()});
   }
-  log_info("client left", {{"client", std::to_string(id)}, {"name", client.name}});
+  static LogLimiter limiter("client left");
+  if (limiter.allow()) {
+    log_info("client left", {{"client", std::to_string(id)}, {"name", client.name}});
+  }
 }
 
 void AttachServer::send_command(Worker& worker, const WorkerCommand& command) {
@@ -304,8 +314,11 @@ void AttachServer::handle(const WorkerReport& report) {
   const auto found = attached_.find(id);
   if (found == attached_.end()) return;
   if (report.kind == WorkerReport::Kind::kRingBroken) {
-    log_warning("client broke the ring protocol and is cut off",
-                {{"client", std::to_string(id)}, {"name", found->second.client->name}});
+    static LogLimiter limiter("client broke the ring protocol", LogLevel::kWarning);
+    if (limiter.allow()) {
+      log_warning("client broke the ring protocol and is cut off",
+                  {{"client", std::to_string(id)}, {"name", found->second.client->name}});
+    }
     leave(id, found->second);
     return;
   }

@@ -54,6 +54,12 @@ class AttachServer {
   /// Closes connections that have not said what they want in time; call at least once a second.
   void expire();
 
+  /// For clients that come from now on; those that are attached keep what they were given.
+  void set_limits(const AttachLimits& limits) {
+    limits_ = limits;
+    quotas_.set_limits(limits.per_uid);
+  }
+
   /// Takes no new clients from now on.
   void close_listener();
 
@@ -89,7 +95,7 @@ class AttachServer {
 
   const int listen_fd_;
   const int epoll_fd_;
-  const AttachLimits limits_;
+  AttachLimits limits_;
   const std::vector<Worker*> workers_;
   ClientQuotas quotas_;
   std::uint64_t listener_id_ = 0;

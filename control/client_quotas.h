@@ -31,6 +31,9 @@ class ClientQuotas {
  public:
   explicit ClientQuotas(QuotaLimits limits) : limits_(limits) {}
 
+  /// Of who comes from now on; nobody is made to give back what they hold.
+  void set_limits(QuotaLimits limits) { limits_ = limits; }
+
   /// Whether one more client of `uid` fits. The error names the quota, what is used, what is asked
   /// for and the limit; nothing is taken yet.
   Result<void> check(uid_t uid, const QuotaShare& share) const;
@@ -48,7 +51,7 @@ class ClientQuotas {
     std::uint64_t data_bytes = 0;
   };
 
-  const QuotaLimits limits_;
+  QuotaLimits limits_;
   std::map<uid_t, Held> held_;
 };
 

@@ -59,7 +59,7 @@ ConfigKey ranged_key(std::string_view name, ConfigField<std::uint32_t> field, Nu
     field(config, entry) = static_cast<std::uint32_t>(*number);
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_number(field)};
+  return {name, accepts, help, set, show_number(field), copy_field(field)};
 }
 
 /// Text that goes into paths, logs and system calls: no NUL and no line breaks.
@@ -143,7 +143,7 @@ ConfigKey bytes_key(std::string_view name, ConfigField<std::uint64_t> field, Num
     field(config, entry) = *bytes;
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_number(field)};
+  return {name, accepts, help, set, show_number(field), copy_field(field)};
 }
 
 ConfigKey text_key(std::string_view name, ConfigField<std::string> field, std::string_view accepts,
@@ -155,7 +155,7 @@ ConfigKey text_key(std::string_view name, ConfigField<std::string> field, std::s
     field(config, entry) = *text;
     return std::nullopt;
   };
-  return {name, std::string(accepts), help, set, show_text(field)};
+  return {name, std::string(accepts), help, set, show_text(field), copy_field(field)};
 }
 
 ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::size_t max_bytes,
@@ -169,7 +169,7 @@ ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::s
     field(config, entry) = *text;
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_text(field)};
+  return {name, accepts, help, set, show_text(field), copy_field(field)};
 }
 
 ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
@@ -189,7 +189,7 @@ ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
   auto show = [field](const Config& config, std::size_t entry) {
     return nlohmann::json(read_field(field, config, entry)).dump();
   };
-  return {name, accepts, help, set, show};
+  return {name, accepts, help, set, show, copy_field(field)};
 }
 
 ConfigKey ids_key(std::string_view name, ConfigField<std::vector<std::uint32_t>> field,
@@ -209,7 +209,7 @@ ConfigKey ids_key(std::string_view name, ConfigField<std::vector<std::uint32_t>>
   auto show = [field](const Config& config, std::size_t entry) {
     return nlohmann::json(read_field(field, config, entry)).dump();
   };
-  return {name, accepts, help, set, show};
+  return {name, accepts, help, set, show, copy_field(field)};
 }
 
 ConfigKey mode_key(std::string_view name, ConfigField<std::uint32_t> field, std::string_view help) {
@@ -233,7 +233,7 @@ ConfigKey mode_key(std::string_view name, ConfigField<std::uint32_t> field, std:
     std::snprintf(text, sizeof text, "\"%04o\"", read_field(field, config, entry));
     return std::string(text);
   };
-  return {name, accepts, help, set, show};
+  return {name, accepts, help, set, show, copy_field(field)};
 }
 
 }  // namespace kelp

@@ -12,6 +12,8 @@ constexpr std::array<Choice<LogLevel>, 4> kLogLevels = {{{LogLevel::kDebug, "deb
                                                          {LogLevel::kInfo, "info"},
                                                          {LogLevel::kWarning, "warning"},
                                                          {LogLevel::kError, "error"}}};
+constexpr std::array<Choice<LogFormat>, 2> kLogFormats = {
+    {{LogFormat::kText, "text"}, {LogFormat::kJson, "json"}}};
 constexpr std::array<Choice<Polling>, 2> kPollings = {
     {{Polling::kAdaptive, "adaptive"}, {Polling::kPoll, "poll"}}};
 constexpr std::array<Choice<HugePages>, 3> kHugePages = {
@@ -23,6 +25,25 @@ constexpr std::size_t kMaxPathBytes = 3072;  // room below PATH_MAX for the file
 constexpr std::uint64_t kKiB = 1024;
 constexpr std::uint64_t kMiB = 1024 * kKiB;
 constexpr std::uint64_t kTiB = kMiB * kMiB;
+
+// What a reload applies to a running daemon: each is a number or word by itself, and whoever uses
+// it looks anew each time. No key of [[target.directory]] can be one of these.
+constexpr std::string_view kReloadable[] = {"daemon.log_level",
+                                            "daemon.log_format",
+                                            "daemon.drain_timeout_ms",
+                                            "worker.spin_us",
+                                            "client.ring_entries",
+                                            "client.max_clients",
+                                            "client.max_channels",
+                                            "client.max_data_bytes",
+                                            "client.hugepages",
+                                            "client.max_clients_per_uid",
+                                            "client.max_channels_per_uid",
+                                            "client.max_data_bytes_per_uid",
+                                            "client.allow_uids",
+                                            "client.allow_gids",
+                                            "target.inline_inflate_bytes",
+                                            "target.reload_wait_ms"};
 
 constexpr std::array<std::string_view, 4> kSections = {"daemon", "worker", "client", "target"};
 
@@ -44,9 +65,16 @@ void add_daemon_and_worker(std::vector<ConfigKey>& keys) {
                           "Directory of the sockets and the lock file."));
   keys.push_back(choice_key<LogLevel>("daemon.log_level", daemon(&DaemonConfig::log_level),
                                       kLogLevels, "Log lines below this level are not written."));
+  keys.push_back(choice_key<LogFormat>(
+      "daemon.log_format", daemon(&DaemonConfig::log_format), kLogFormats,
+      "text is time, level, message and key=value; json is one object per line."));
+  keys.push_back(text_key("daemon.user", daemon(&DaemonConfig::user), "user name, or empty",
+                          "Started as root, the daemon becomes this user; empty: it stays root."));
+  keys.push_back(text_key("daemon.group", daemon(&DaemonConfig::group), "group name, or empty",
+                          "And takes this group in place of the user's own."));
   keys.push_back(number_key("daemon.drain_timeout_ms", daemon(&DaemonConfig::drain_timeout_ms),
                             {0, 600000, "milliseconds"},
-                            "How long SIGTERM waits for the reads in flight."));
+                            "How long a drain waits for the reads in flight."));
 
   const auto worker = [](auto member) { return at(&Config::worker, member); };
   keys.push_back(cpus_key("worker.cpus", worker(&WorkerConfig::cpus),
@@ -134,6 +162,10 @@ std::vector<ConfigKey> build_keys() {
   add_daemon_and_worker(keys);
   add_client(keys);
   add_target(keys);
+  for (ConfigKey& key : keys) {
+    key.reloadable = std::find(std::begin(kReloadable), std::end(kReloadable), key.name) !=
+                     std::end(kReloadable);
+  }
   return keys;
 }
 

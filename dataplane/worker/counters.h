@@ -30,6 +30,7 @@ struct WorkerCounters {
   Counter reads;         ///< requests taken, by operation
   Counter stats;
   Counter nops;
+  Counter forwarded;                    ///< of those: handed to the worker that owns the volume
   Counter bytes;                        ///< payload bytes delivered
   std::array<Counter, 32> completions;  ///< by kelp_status
   Counter storage_inline;  ///< reads served from the page cache without leaving the worker

@@ -3,7 +3,8 @@
 // Run to completion, one thread, which owns every ring, op and volume it was given: no lock, no
 // allocation, no exception, no log line per request. Others talk to it by messages and read its
 // counters. worker.cc sets up and sleeps; worker_poll.cc is the loop and a request's start and end;
-// worker_read.cc is what lies between.
+// worker_read.cc is what lies between; worker_forward.cc hands requests to
+// other workers.
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
@@ -17,6 +18,7 @@
 #include "dataplane/volume/private_read.h"
 #include "dataplane/worker/client.h"
 #include "dataplane/worker/counters.h"
+#include "dataplane/worker/forwarding.h"
 #include "dataplane/worker/loader.h"
 #include "dataplane/worker/op.h"
 #include "dataplane/worker/server_ring.h"
@@ -29,6 +31,7 @@ namespace kelp {
 
 struct WorkerOptions {
   std::uint32_t index = 0;
+  std::uint32_t workers = 1;             ///< of the daemon; see owner_of()
   int cpu = -1;                          ///< pinned there; -1: the scheduler's choice
   bool always_poll = false;              ///< never sleeps: a whole CPU, for the last microsecond
   std::uint32_t spin_us = 50;            ///< polls this long after the last work before it sleeps
@@ -70,6 +73,10 @@ class Worker {
   explicit Worker(WorkerOptions options);
   ~Worker();
 
+  /// Makes the ways between the workers of a daemon. Before any of them starts or takes a step;
+  /// all of them stop before any is destroyed.
+  static void introduce(const std::vector<std::unique_ptr<Worker>>& workers);
+
   /// Starts the thread, pinned if options.cpu says so. `control` is told when reports are waiting.
   Result<void> start(Waker& control);
   /// Ends the thread. Requests in flight are dropped: drain first.
@@ -78,6 +85,15 @@ class Worker {
   // Control thread. False: the queue is full, try again.
   bool command(const WorkerCommand& command) noexcept;
   std::optional<WorkerReport> take_report() noexcept { return reports_.try_pop(); }
+
+  /// Takes spin_us, reload_wait_us and inline_inflate_bytes of `options`; the rest stays as it was.
+  void retune(const WorkerOptions& options) noexcept;
+  /// The kill switch: while off, every read and stat routed from here on answers KELP_USE_HTTP and
+  /// no volume is touched for it; what is in flight ends as it would. No-ops are answered.
+  void set_serving(bool serving) noexcept {
+    live_.serving.store(serving, std::memory_order_release);
+  }
+  bool serving() const noexcept { return live_.serving.load(std::memory_order_relaxed); }
 
   // Any thread.
   const WorkerCounters& counters() const noexcept { return counters_; }
@@ -92,6 +108,15 @@ class Worker {
   bool poll_once() noexcept;
 
  private:
+  /// What the control thread may change while the worker runs. On a cache line of their own, which
+  /// stays shared until somebody does. relaxed where nothing else is said: a number by itself.
+  struct alignas(128) Live {
+    std::atomic<bool> serving{true};
+    std::atomic<Ticks> spin{0};
+    std::atomic<std::uint64_t> reload_wait_us{0};
+    std::atomic<std::uint64_t> inline_inflate_bytes{0};
+  };
+
   enum class SlotState : std::uint8_t { kLoading, kServing, kUseHttp };
   struct VolumeSlot {
     SlotState state = SlotState::kLoading;
@@ -135,6 +160,12 @@ class Worker {
   void end(OpIndex index, kelp_status status) noexcept;
   void publish() noexcept;
 
+  // worker_forward.cc
+  void forward(OpIndex index) noexcept;
+  std::uint32_t take_forwarded() noexcept;
+  void begin_forwarded(ForwardLink& from, const ForwardedRequest& request) noexcept;
+  void send_back(const Op& op, const ReadOutcome& outcome) noexcept;
+
   // worker_read.cc
   std::uint32_t route_waiting() noexcept;
   void route(OpIndex index) noexcept;
@@ -166,6 +197,7 @@ class Worker {
 
   const WorkerOptions options_;
   const TickRate& rate_;
+  Live live_;
   std::unique_ptr<Op[]> ops_;
   OpList free_;
   OpList routing_;
@@ -173,6 +205,9 @@ class Worker {
   OpList reading_;
   OpList storage_waits_;
   OpList private_waits_;
+  OpList forwarded_;
+  std::vector<std::shared_ptr<ForwardLink>> outgoing_;  // by worker; empty where there is one
+  std::vector<std::shared_ptr<ForwardLink>> incoming_;
   std::vector<ServerRing*> rings_;
   std::vector<ServerRing*> leaving_;  // removed, with requests in flight
   std::vector<ClientShare*> shares_;  // of the clients those rings belong to

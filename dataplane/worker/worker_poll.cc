@@ -140,7 +140,12 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
   }
   (submission.op == OpCode::kRead ? counters_.reads : counters_.stats).add();
   op.buffer = *buffer;
+  op.segment = ring.client().segment.get();
   count_begun(ring.share(), op.buffer.size());
+  if (owner_of(submission.volume, options_.workers) != options_.index) [[unlikely]] {
+    forward(index);
+    return;
+  }
   op.state = OpState::kRouting;
   routing_.push_back(index);
 }
@@ -175,7 +180,7 @@ void Worker::answer(Op& op, kelp_status status, const ReadOutcome& outcome) noex
 
 void Worker::answer_held(Op& op) noexcept {
   op.answered = true;
-  if (op.ring->severed()) return;
+  if (op.ring == nullptr || op.abandoned()) return;
   counters_.buffers_held.add();
   ReadOutcome outcome;
   outcome.flags = KELP_FLAG_BUFFER_HELD;
@@ -190,7 +195,9 @@ void Worker::end(OpIndex index, kelp_status status) noexcept {
 
 void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
   Op& op = ops_[index];
-  if (op.ring->severed()) {
+  if (op.ring == nullptr) [[unlikely]] {
+    send_back(op, outcome);
+  } else if (op.ring->severed()) {
     op.ring->forget_one();
   } else if (op.answered) {
     counters_.buffers_released.add();
@@ -204,7 +211,7 @@ void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
   unpin(op);
   op.state = OpState::kFree;
   free_.push_back(index);
-  if (!op.buffer.empty()) [[unlikely]]
+  if (!op.buffer.empty() && op.ring != nullptr) [[unlikely]]
     count_ended(op.ring->share(), op.buffer.size());
 }
 

@@ -51,7 +51,8 @@ TEST_CASE("every value of a file arrives in its struct") {
   loader.flags.volume_dirs.clear();
   const std::string data = loader.dir.path();
   const Result<Config> config = loader.load(
-      "[daemon]\nrun_dir = \"/r\"\nlog_level = \"error\"\ndrain_timeout_ms = 0\n"
+      "[daemon]\nrun_dir = \"/r\"\nlog_level = \"error\"\nlog_format = \"json\"\n"
+      "user = \"u\"\ngroup = \"g\"\ndrain_timeout_ms = 0\n"
       "[worker]\ncpus = [1]\npolling = \"poll\"\nspin_us = 100000\nops = 64\n"
       "[client]\nring_entries = 65536\nmax_clients = 1\nmax_channels = 1\n"
       "max_data_bytes = \"64KiB\"\nmax_timeout_ms = 1\nhugepages = \"require\"\n"
@@ -66,6 +67,9 @@ TEST_CASE("every value of a file arrives in its struct") {
   REQUIRE(config);
   CHECK(config->daemon.run_dir == "/r");
   CHECK(config->daemon.log_level == kelp::LogLevel::kError);
+  CHECK(config->daemon.log_format == kelp::LogFormat::kJson);
+  CHECK(config->daemon.user == "u");
+  CHECK(config->daemon.group == "g");
   CHECK(config->daemon.drain_timeout_ms == 0);
   CHECK(config->worker.cpus == std::vector{1});
   CHECK(config->worker.polling == kelp::Polling::kPoll);
