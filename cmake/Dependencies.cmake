@@ -13,6 +13,7 @@ if(NOT KELP_RING_AND_WORKER_ONLY)
   find_package(spdlog REQUIRED)
   find_package(tomlplusplus REQUIRED)
   pkg_check_modules(MICROHTTPD REQUIRED IMPORTED_TARGET libmicrohttpd)
+  pkg_check_modules(SYSTEMD IMPORTED_TARGET libsystemd)  # without it kelpd tells no service manager
   pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
 endif()
 if(KELP_TESTS)

@@ -40,7 +40,7 @@ struct WorkerCounters {
   Counter volume_waits;         ///< reads that waited for an index to be loaded
   Counter buffers_held;         ///< deadlines that passed while bytes could still land
   Counter buffers_released;     ///< held buffers let go
-  Counter rings_condemned;      ///< rings cut off for breaking the protocol
+  Counter rings_condemned;      ///< rings cut off, for whatever reason
   Counter clients_condemned;    ///< clients cut off for taking pages out of their memory
 };
 

@@ -44,6 +44,12 @@ std::uint32_t Worker::route_waiting() noexcept {
   ++batch_;
   // Bounded: thousands may have waited for one volume.
   const std::uint32_t count = std::min(routing_.size(), kBatch);
+  // acquire pairs with the release in set_serving(): looked at after the submissions were copied
+  // out, so one that was sent after a switch was thrown finds it thrown.
+  if (!live_.serving.load(std::memory_order_acquire)) [[unlikely]] {
+    for (std::uint32_t i = 0; i < count; ++i) end(routing_.pop_front(), KELP_USE_HTTP);
+    return count;
+  }
   for (std::uint32_t i = 0; i < count; ++i) route(routing_.pop_front());
   return count;
 }
@@ -121,7 +127,8 @@ void Worker::wait_for_volume(OpIndex index) noexcept {
     return;
   }
   counters_.volume_waits.add();
-  const Ticks patience = ticks_now() + rate_.from_us(options_.reload_wait_us);
+  const Ticks patience =
+      ticks_now() + rate_.from_us(live_.reload_wait_us.load(std::memory_order_relaxed));
   op.volume_deadline = std::min(op.deadline, patience);
   op.state = OpState::kVolumeWait;
   volume_waits_.push_back(index);
@@ -240,7 +247,7 @@ bool Worker::try_private_inline(Op& op, ReadOutcome& outcome) noexcept {
     private_read_->io_done(result);
   }
   if (private_read_->next() == PrivateRead::Next::kInflate) {
-    private_read_->inflate(options_.inline_inflate_bytes);
+    private_read_->inflate(live_.inline_inflate_bytes.load(std::memory_order_relaxed));
   }
   // It grows larger than it looked: the loader starts over, in turns.
   if (private_read_->next() != PrivateRead::Next::kDone) return false;
@@ -250,6 +257,9 @@ bool Worker::try_private_inline(Op& op, ReadOutcome& outcome) noexcept {
 
 void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
   Op& op = ops_[index];
+  // Storage found no memory behind the buffer: as good as a fault of our own.
+  if (outcome.status == KELP_INVALID) [[unlikely]]
+    op.ring->client().segment->condemn();
   if (op.answered || op.ring->severed()) {
     end(index, KELP_DEADLINE);
     return;
