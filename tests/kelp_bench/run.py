@@ -86,6 +86,14 @@ def sequential_reads_add_up(bench: Bench) -> None:
     expect(ranged["bytes"] == sum(min(row["size"], 64) for row in bench.rows), f"--range random:64: {ranged}")
 
 
+def a_volume_s_listing_is_read(bench: Bench) -> None:
+    """--volume reads every needle the daemon lists, and only those."""
+    kelp = bench.document("--volume", "1", "--order", "sequential", "--count", "500")["kelp"]
+    expect(kelp["reads"] == 500 and kelp["errors"] == {}, f"{kelp}")
+    done = bench.run("--volume", "99", "--count", "1")
+    expect(done.returncode == 1 and "99" in done.stderr, f"exit code {done.returncode}: {done.stderr}")
+
+
 def a_corrupted_expectation_is_caught(bench: Bench) -> None:
     row = next(row for row in bench.rows if row["size"] > 0)
     other = ("1" if row["sha256"][0] == "0" else "0") + row["sha256"][1:]
@@ -171,7 +179,7 @@ def a_table_is_for_people(bench: Bench) -> None:
 
 
 PROMISES: list[Callable[[Bench], None]] = [
-    whole_reads_are_counted_and_proven, sequential_reads_add_up, a_corrupted_expectation_is_caught, errors_are_named_by_status,
+    whole_reads_are_counted_and_proven, sequential_reads_add_up, a_volume_s_listing_is_read, a_corrupted_expectation_is_caught, errors_are_named_by_status,
     a_command_line_that_makes_no_sense_exits_with_2, the_hdr_log_holds_every_read, an_interrupted_run_tells_what_it_has,
     a_table_is_for_people]
 
