@@ -202,8 +202,9 @@ struct OffsetAndSize {
 };
 using AbslMap = absl::flat_hash_map<std::uint64_t, OffsetAndSize>;
 
-std::uint64_t insert_into_absl(const IndexFile& file) {
-  AbslMap map;
+std::unique_ptr<AbslMap> insert_into_absl(const IndexFile& file) {
+  auto filled = std::make_unique<AbslMap>();
+  AbslMap& map = *filled;
   map.reserve(file.rows());
   for (std::uint64_t i = 0; i < file.rows(); ++i) {
     const IndexRow row = file.row(i);
@@ -214,7 +215,7 @@ std::uint64_t insert_into_absl(const IndexFile& file) {
       map.insert_or_assign(key, OffsetAndSize{row.offset_bytes, row.size});
     }
   }
-  return map.size();
+  return filled;
 }
 
 /// Two loads, each from a random place, the second place known only from the first load.
@@ -270,7 +271,12 @@ int load(const Options& options) {
   result["needles"] = map.size();
   result["bytes_per_needle"] =
       static_cast<double>(resident_bytes() - before) / static_cast<double>(map.size());
-  result["claimed_bytes"] = map.memory_bytes();
+  {
+    // A server has swapped the files: the old index serves until the new one is there.
+    const auto second = replay(file, true);
+    result["reload_bytes_per_needle"] =
+        static_cast<double>(resident_bytes() - before) / static_cast<double>(map.size());
+  }
 
   // The keys come from an array that is read in order: its cost is part of both.
   const std::vector<std::uint64_t> keys = some_keys(file, map);
@@ -301,12 +307,14 @@ int load(const Options& options) {
 
   for (int round = 0; round < options.rounds; ++round) {
     double start = cpu_s();
-    const std::uint64_t theirs = insert_into_absl(file);
-    const double absl_s = (cpu_s() - start);
+    auto theirs = insert_into_absl(file);
+    const double absl_s = cpu_s() - start;
+    const std::uint64_t needles = theirs->size();
+    theirs.reset();  // neither pays for the end of the other, nor for its own
     start = cpu_s();
     log = replay(file, true);
-    const double ours_s = (cpu_s() - start);
-    if (log->map().size() != theirs) fail("the maps differ");
+    const double ours_s = cpu_s() - start;
+    if (log->map().size() != needles) fail("the maps differ");
     log.reset();
     result["rows_per_s"].push_back(static_cast<double>(file.rows()) / ours_s);
     result["absl_rows_per_s"].push_back(static_cast<double>(file.rows()) / absl_s);
