@@ -230,6 +230,14 @@ std::vector<VolumeReport> Catalog::reports() const {
   return all;
 }
 
+std::optional<std::pair<VolumePaths, OffsetWidth>> Catalog::files(VolumeId id) const {
+  const std::lock_guard lock(mutex_);
+  const auto entry = entries_.find(id);
+  if (entry == entries_.end() || !entry->second.found.has_dat) return std::nullopt;
+  const auto width = static_cast<OffsetWidth>(entry->second.report.counters->offset_width.load());
+  return std::pair(entry->second.found.paths, width);
+}
+
 std::vector<DirectoryTrouble> Catalog::troubles() const {
   const std::lock_guard lock(mutex_);
   return troubles_;

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dataplane/volume/volume.h"
@@ -78,6 +79,8 @@ class Catalog {
   /// Any thread.
   std::vector<VolumeReport> reports() const;
   std::vector<DirectoryTrouble> troubles() const;
+  /// Of a volume with a .dat, and the width of its index as far as that is known.
+  std::optional<std::pair<VolumePaths, OffsetWidth>> files(VolumeId id) const;
 
  private:
   struct FileIdentity {

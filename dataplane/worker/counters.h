@@ -30,6 +30,7 @@ struct WorkerCounters {
   Counter reads;         ///< requests taken, by operation
   Counter stats;
   Counter nops;
+  Counter forwarded;                    ///< of those: handed to the worker that owns the volume
   Counter bytes;                        ///< payload bytes delivered
   std::array<Counter, 32> completions;  ///< by kelp_status
   Counter storage_inline;  ///< reads served from the page cache without leaving the worker
@@ -40,7 +41,7 @@ struct WorkerCounters {
   Counter volume_waits;         ///< reads that waited for an index to be loaded
   Counter buffers_held;         ///< deadlines that passed while bytes could still land
   Counter buffers_released;     ///< held buffers let go
-  Counter rings_condemned;      ///< rings cut off for breaking the protocol
+  Counter rings_condemned;      ///< rings cut off, for whatever reason
   Counter clients_condemned;    ///< clients cut off for taking pages out of their memory
 };
 

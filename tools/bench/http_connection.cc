@@ -1,4 +1,4 @@
-#include "bench/http_connection.h"
+#include "tools/bench/http_connection.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -110,13 +110,19 @@ HttpConnection::~HttpConnection() {
 }
 
 Result<HttpResponse> HttpConnection::get(std::string_view path) {
+  if (auto sent = send_get(path); !sent) return tl::unexpected(sent.error());
+  return receive();
+}
+
+Result<void> HttpConnection::send_get(std::string_view path, std::string_view headers) {
   request_.assign("GET ")
       .append(path)
       .append(" HTTP/1.1\r\nHost: ")
       .append(server_)
-      .append("\r\n\r\n");
-  if (auto sent = send_all(request_); !sent) return tl::unexpected(sent.error());
-  return receive();
+      .append("\r\n")
+      .append(headers)
+      .append("\r\n");
+  return send_all(request_);
 }
 
 Result<HttpResponse> HttpConnection::remove(std::string_view path) {

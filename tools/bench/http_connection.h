@@ -1,8 +1,8 @@
 // One HTTP/1.1 keep-alive connection with plain blocking sockets: the yardstick Kelp is held
-// against, and the writer of the live test. As little work per request as HTTP allows (one send,
-// TCP_NODELAY, only the header fields it needs); scripts/bench/read.sh compares its latency with
-// wrk's. One thread at a time. Not a general client: Content-Length bodies only, no redirects, no
-// TLS, no second try.
+// against by kelp-bench and the benchmarks, and the writer of the live test. As little work per
+// request as HTTP allows (one send, TCP_NODELAY, only the header fields it needs);
+// scripts/bench/read.sh compares its latency with wrk's. One thread at a time. Not a general
+// client: Content-Length bodies only, no redirects, no TLS, no second try.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,12 @@ class HttpConnection {
 
   /// `path` starts with '/'. An error means the connection is of no further use.
   Result<HttpResponse> get(std::string_view path);
+  /// The two halves of get(), for a thread that waits for several connections at once.
+  /// `headers` are more header lines, each with its "\r\n".
+  Result<void> send_get(std::string_view path, std::string_view headers = {});
+  Result<HttpResponse> receive();
+  int fd() const noexcept { return fd_; }  ///< to poll for the answer
+
   Result<HttpResponse> remove(std::string_view path);  ///< DELETE
   Result<HttpResponse> send(std::string_view method, std::string_view path,
                             std::string_view content_type, std::span<const char> body);
@@ -39,7 +45,6 @@ class HttpConnection {
   HttpConnection(int fd, std::string server);
 
   Result<void> send_all(std::span<const char> bytes);
-  Result<HttpResponse> receive();
   Result<HttpResponse> receive_chunks(int status, std::size_t begin);
   Result<void> receive_up_to(std::size_t total);
   Result<std::size_t> receive_some();
