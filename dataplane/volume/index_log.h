@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 #include "dataplane/volume/index_row.h"
 #include "dataplane/volume/needle_map.h"
@@ -15,7 +16,8 @@ namespace kelp {
 class IndexLog {
  public:
   IndexLog() = default;
-  explicit IndexLog(std::uint8_t needle_version) : version_(needle_version) {}
+  explicit IndexLog(std::uint8_t needle_version, NeedleMap map = NeedleMap()) noexcept
+      : version_(needle_version), map_(std::move(map)) {}
 
   OffsetWidth width() const noexcept { return width_; }
   void set_width(OffsetWidth width) noexcept { width_ = width; }
@@ -31,18 +33,21 @@ class IndexLog {
 
   struct Applied {
     std::uint64_t rows = 0;
-    bool rewound = false;  ///< a row points below the highest record end: offsets were reused
+    bool rewound = false;        ///< a row points below the highest record end: offsets were reused
+    bool out_of_memory = false;  ///< the row after those could not be applied: nothing is lost
   };
 
   /// Replays the whole rows of `bytes`, which follow what was consumed. A partial row at the end is
   /// not yet visible and left for next time; so are rows of nothing but zeroes at the end of the
   /// file, that is, unless `more_follows`.
-  Applied apply(std::span<const std::byte> bytes, bool more_follows);
+  Applied apply(std::span<const std::byte> bytes, bool more_follows) noexcept;
 
   const NeedleMap& map() const noexcept { return map_; }
   NeedleMap& map() noexcept { return map_; }
 
  private:
+  bool apply_row(const IndexRow& row, Applied& applied) noexcept;
+
   std::uint8_t version_ = 3;
   OffsetWidth width_ = OffsetWidth::kUnknown;
   std::uint64_t consumed_bytes_ = 0;

@@ -164,6 +164,9 @@ Volume::Freshness Volume::replay_tail(const struct stat& now) noexcept {
   VolumeCounters& counters = *parts_.counters;
   counters.tail_rows.fetch_add(applied.rows, std::memory_order_relaxed);
   if (applied.rewound) next_generation();
+  // Without its newest rows the index would be wrong. The loader opens the volume anew, or says why
+  // it cannot.
+  if (applied.out_of_memory) return Freshness::kReplaced;
   if (behind) {
     counters.needles.store(log.map().size(), std::memory_order_relaxed);
     return Freshness::kBehind;

@@ -24,6 +24,7 @@ namespace kelp {
 namespace {
 
 constexpr int kOpenAttempts = 5;
+constexpr const char* kNoMemory = "not enough memory for the volume's index";
 constexpr std::size_t kReplayBytes = 65536 * kIndexRowBytesMax;
 // Opening a FIFO to read waits for a writer, for ever perhaps; with O_NONBLOCK it does not. Regular
 // files ignore the flag.
@@ -82,7 +83,7 @@ VolumeOpen::Turn VolumeOpen::step() {
   try {
     return opened_ ? replay() : open_files();
   } catch (const std::bad_alloc&) {
-    return fail(OpenRefusal::kBroken, "not enough memory for the volume's index");
+    return fail(OpenRefusal::kBroken, kNoMemory);
   }
 }
 
@@ -169,9 +170,8 @@ VolumeOpen::Turn VolumeOpen::open_files() {
     parts_.idx_stat.st_size = 0;
     return Turn::kDone;
   }
-  // About how many puts there are; a quarter more, so that the worker's inserts do not rehash.
-  const auto expected = static_cast<std::uint64_t>(parts_.idx_stat.st_size) / parts_.log.row_size();
-  parts_.log.map().reserve(expected + expected / 4 + 4096);
+  parts_.log.map().expect(static_cast<std::uint64_t>(parts_.idx_stat.st_size) /
+                          parts_.log.row_size());
   return Turn::kMore;
 }
 
@@ -190,6 +190,7 @@ VolumeOpen::Turn VolumeOpen::replay() {
   const IndexLog::Applied applied =
       log.apply(std::span<const std::byte>(rows.data(), static_cast<std::size_t>(got)),
                 consumed + static_cast<std::uint64_t>(got) < whole);
+  if (applied.out_of_memory) return fail(OpenRefusal::kBroken, kNoMemory);
   // No progress: cut since the fstat(), or zero rows up to the end. refresh() judges either.
   if (applied.rows == 0) return Turn::kDone;
   return log.consumed_bytes() >= whole ? Turn::kDone : Turn::kMore;

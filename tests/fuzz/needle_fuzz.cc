@@ -115,6 +115,15 @@ void judge(const Answer& answer, const ReadRequest& request, std::span<const std
        "the bytes are the record's");
 }
 
+/// Of an answer to a stat without the checksum. Without the data nobody can tell whether the one in
+/// the record is masked, as servers before 3.09 stored it; the private way has the data, and can.
+void forget_checksum(Answer& answer) {
+  constexpr std::size_t kAt = offsetof(kelp_stat, crc32c);
+  for (std::size_t i = kAt; i < std::min(kAt + 4, answer.buffer.size()); ++i) {
+    answer.buffer[i] = std::byte{0};
+  }
+}
+
 void compare(const Answer& straight, const Answer& privately) {
   if (!straight.done || !privately.done) return;
   // Without a checksum over everything the straight way may answer what the private one refuses.
@@ -176,12 +185,16 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     request.wrap_bytes = kSuperBlockBytes;
   }
   const File file{bytes, std::size_t{1} + piece};
-  const Answer straight = read_straight(request, capacity, guess, file);
-  const Answer privately = read_privately(request, capacity, file);
+  Answer straight = read_straight(request, capacity, guess, file);
+  Answer privately = read_privately(request, capacity, file);
   const bool may_be_early = (mode & 32) != 0;  // then the record may be the one 8 bytes before
   if (!may_be_early) {
     judge(straight, request, record);
     judge(privately, request, record);
+  }
+  if (request.stat) {
+    forget_checksum(straight);
+    forget_checksum(privately);
   }
   compare(straight, privately);
   return 0;
