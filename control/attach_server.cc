@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "control/log.h"
+#include "control/log_limiter.h"
 #include "dataplane/volume/descriptor_room.h"
 #include "shm_ring/kelp.h"
 
@@ -23,6 +24,8 @@ constexpr std::size_t kMostHalfOpen = 64;
 /// Connections taken at once; the listener is level-triggered, the rest is told again.
 constexpr int kMostAccepts = 64;
 constexpr std::chrono::seconds kHalfOpenLimit{2};
+/// Without a descriptor for the next connection the listener is not looked at for so long.
+constexpr std::chrono::milliseconds kAcceptPause{200};
 constexpr std::uint64_t kSmallestDataBytes = 4096;
 
 /// What a client calls itself, fit for a log line.
@@ -61,11 +64,16 @@ Result<void> check_request(const AttachRequest& request, const AttachLimits& lim
 
 AttachServer::AttachServer(int listen_fd, int epoll_fd, AttachLimits limits,
                            std::vector<Worker*> workers)
-    : listen_fd_(listen_fd), epoll_fd_(epoll_fd), limits_(limits), workers_(std::move(workers)) {}
+    : listen_fd_(listen_fd),
+      epoll_fd_(epoll_fd),
+      limits_(std::move(limits)),
+      workers_(std::move(workers)),
+      quotas_(limits_.per_uid) {}
 
 AttachServer::~AttachServer() = default;
 
 Result<void> AttachServer::start(std::uint64_t listener_id) {
+  listener_id_ = listener_id;
   next_id_ = listener_id + 1;
   epoll_event event{};
   event.events = EPOLLIN;
@@ -85,8 +93,12 @@ void AttachServer::accept_some() {
   for (int accepts = 0; listening_ && accepts < kMostAccepts; ++accepts) {
     UniqueFd socket(::accept4(listen_fd_, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     if (!socket) {
+      if (errno != EMFILE && errno != ENFILE) return;
       // The listener stays readable, and would keep this thread busy: make room for the next.
-      if ((errno != EMFILE && errno != ENFILE) || half_open_.empty()) return;
+      if (half_open_.empty()) {
+        pause_listener();
+        return;
+      }
       half_open_.erase(half_open_.begin());
       continue;
     }
@@ -97,7 +109,9 @@ void AttachServer::accept_some() {
     event.events = EPOLLIN | EPOLLRDHUP;
     event.data.u64 = id;
     if (::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, socket.get(), &event) != 0) continue;
-    half_open_.emplace(id, Connection{std::move(socket), Clock::now(), nullptr, 0, false});
+    Connection& connection = half_open_[id];
+    connection.socket = std::move(socket);
+    connection.since = Clock::now();
   }
 }
 
@@ -151,44 +165,41 @@ void AttachServer::attach(std::uint64_t id, Connection& connection) {
 
 Result<void> AttachServer::admit(Connection& connection, const AttachRequest& request,
                                  AttachReply& reply, AttachDescriptors& descriptors) {
+  auto peer = Peer::of(connection.socket.get());
+  if (!peer) return tl::unexpected(peer.error());
+  if (auto admitted = limits_.admitted.check(*peer); !admitted) return admitted;
   if (attached_.size() >= limits_.max_clients) {
     return plain_error("all " + std::to_string(limits_.max_clients) +
                        " places for clients are taken (client.max_clients)");
   }
   if (auto sound = check_request(request, limits_, workers_.size()); !sound) return sound;
+  // Before anything is made; the data area may still grow by a part of a page.
+  QuotaShare share{request.channels, request.data_bytes};
+  if (auto fits = quotas_.check(peer->uid, share); !fits) return fits;
 
-  auto client = std::make_unique<Client>();
+  auto client = std::make_unique<Client>(workers_.size());
   client->name = printable_name(request.name);
-  ucred peer{};
-  socklen_t peer_bytes = sizeof peer;
-  if (::getsockopt(connection.socket.get(), SOL_SOCKET, SO_PEERCRED, &peer, &peer_bytes) != 0) {
-    return system_error("cannot tell who is asking");
-  }
-  client->uid = peer.uid;
-  client->pid = peer.pid;
+  client->uid = peer->uid;
+  client->gid = peer->gid;
+  client->pid = peer->pid;
+  client->since = std::chrono::system_clock::now();
 
   SegmentLayout layout;
   layout.rings = request.channels * static_cast<std::uint32_t>(workers_.size());
   layout.submission_entries =
       request.submission_entries == 0 ? limits_.ring_entries : request.submission_entries;
   layout.completion_entries = 2 * layout.submission_entries;
-  auto segment = ClientSegment::create(layout, std::max(request.data_bytes, kSmallestDataBytes),
-                                       limits_.hugepages);
-  if (!segment) return tl::unexpected(segment.error());
-  client->segment = std::move(*segment);
-  if (limits_.hugepages == HugepageUse::kPrefer && client->segment->page_bytes() == kPageBytes &&
-      hugepage_note_.empty()) {
-    hugepage_note_ =
-        "data areas use ordinary pages: the hugepage pool has too few free pages "
-        "(vm.nr_hugepages)";
-    log_warning(hugepage_note_);
-  }
+  auto made = make_segment(*client, layout, request.data_bytes);
+  if (!made) return made;
+  share.data_bytes = client->segment->data_bytes();
+  if (auto fits = quotas_.check(peer->uid, share); !fits) return fits;
+
   descriptors.ring_segment.reset(::fcntl(client->segment->segment_fd(), F_DUPFD_CLOEXEC, 3));
   descriptors.data_area.reset(::fcntl(client->segment->data_fd(), F_DUPFD_CLOEXEC, 3));
   if (!descriptors.ring_segment || !descriptors.data_area) {
     return system_error("no descriptors left for another client");
   }
-  if (auto made = make_rings(*client, layout.rings, descriptors); !made) return made;
+  if (made = make_rings(*client, layout.rings, descriptors); !made) return made;
 
   reply.data_bytes = client->segment->data_bytes();
   reply.data_page_bytes = client->segment->page_bytes();
@@ -197,7 +208,24 @@ Result<void> AttachServer::admit(Connection& connection, const AttachRequest& re
   reply.submission_entries = layout.submission_entries;
   reply.completion_entries = layout.completion_entries;
   reply.max_timeout_us = limits_.max_timeout_us;
+  connection.share = share;
   connection.client = std::move(client);
+  return {};
+}
+
+Result<void> AttachServer::make_segment(Client& client, const SegmentLayout& layout,
+                                        std::uint64_t data_bytes) {
+  auto segment =
+      ClientSegment::create(layout, std::max(data_bytes, kSmallestDataBytes), limits_.hugepages);
+  if (!segment) return tl::unexpected(segment.error());
+  client.segment = std::move(*segment);
+  if (limits_.hugepages == HugepageUse::kPrefer && client.segment->page_bytes() == kPageBytes &&
+      hugepage_note_.empty()) {
+    hugepage_note_ =
+        "data areas use ordinary pages: the hugepage pool has too few free pages "
+        "(vm.nr_hugepages)";
+    log_warning(hugepage_note_);
+  }
   return {};
 }
 
@@ -233,23 +261,30 @@ void AttachServer::refuse(Connection& connection, std::uint32_t status, const st
   // If it cannot be sent the client sees the hang-up, which says enough.
   [[maybe_unused]] const auto sent =
       send_message(connection.socket.get(), std::as_bytes(std::span(&reply, 1)), {});
-  log_info("refused a client", {{"reason", why}});
+  static LogLimiter limiter("refused a client");
+  if (limiter.allow()) {
+    log_info("refused a client", {{"reason", why}});
+  }
 }
 
 void AttachServer::hand_over(std::uint64_t id, Connection& connection) {
   Client& client = *connection.client;
   client.id = id;
+  quotas_.take(client.uid, connection.share);
   connection.rings_out = client.rings.size();
   for (std::size_t ring = 0; ring < client.rings.size(); ++ring) {
     send_command(*workers_[ring % workers_.size()],
                  {WorkerCommand::Kind::kAddRing, client.rings[ring].get()});
   }
-  log_info("client attached", {{"client", std::to_string(id)},
-                               {"name", client.name},
-                               {"pid", std::to_string(client.pid)},
-                               {"uid", std::to_string(client.uid)},
-                               {"rings", std::to_string(client.rings.size())},
-                               {"data_bytes", std::to_string(client.segment->data_bytes())}});
+  static LogLimiter limiter("client attached");
+  if (limiter.allow()) {
+    log_info("client attached", {{"client", std::to_string(id)},
+                                 {"name", client.name},
+                                 {"pid", std::to_string(client.pid)},
+                                 {"uid", std::to_string(client.uid)},
+                                 {"rings", std::to_string(client.rings.size())},
+                                 {"data_bytes", std::to_string(client.segment->data_bytes())}});
+  }
 }
 
 void AttachServer::leave(std::uint64_t id, Connection& connection) {
@@ -262,7 +297,10 @@ void AttachServer::leave(std::uint64_t id, Connection& connection) {
     send_command(*workers_[ring % workers_.size()],
                  {WorkerCommand::Kind::kRemoveRing, client.rings[ring].get()});
   }
-  log_info("client left", {{"client", std::to_string(id)}, {"name", client.name}});
+  static LogLimiter limiter("client left");
+  if (limiter.allow()) {
+    log_info("client left", {{"client", std::to_string(id)}, {"name", client.name}});
+  }
 }
 
 void AttachServer::send_command(Worker& worker, const WorkerCommand& command) {
@@ -276,8 +314,11 @@ void AttachServer::handle(const WorkerReport& report) {
   const auto found = attached_.find(id);
   if (found == attached_.end()) return;
   if (report.kind == WorkerReport::Kind::kRingBroken) {
-    log_warning("client broke the ring protocol and is cut off",
-                {{"client", std::to_string(id)}, {"name", found->second.client->name}});
+    static LogLimiter limiter("client broke the ring protocol", LogLevel::kWarning);
+    if (limiter.allow()) {
+      log_warning("client broke the ring protocol and is cut off",
+                  {{"client", std::to_string(id)}, {"name", found->second.client->name}});
+    }
     leave(id, found->second);
     return;
   }
@@ -285,11 +326,56 @@ void AttachServer::handle(const WorkerReport& report) {
 }
 
 void AttachServer::drop(std::uint64_t id) {
-  attached_.erase(id);
+  const auto found = attached_.find(id);
+  const uid_t uid = found->second.client->uid;
+  const QuotaShare share = found->second.share;
+  attached_.erase(found);
+  quotas_.give_back(uid, share);
+}
+
+std::vector<ClientReport> AttachServer::client_reports() const {
+  std::vector<ClientReport> reports;
+  reports.reserve(attached_.size());
+  for (const auto& [id, connection] : attached_) {
+    const Client& client = *connection.client;
+    ClientReport& report = reports.emplace_back();
+    report.id = id;
+    report.name = client.name;
+    report.uid = client.uid;
+    report.gid = client.gid;
+    report.pid = client.pid;
+    report.channels = connection.share.channels;
+    report.rings = static_cast<std::uint32_t>(client.rings.size());
+    report.data_bytes = client.segment->data_bytes();
+    report.page_bytes = client.segment->page_bytes();
+    for (const ClientShare& share : client.shares) {
+      // relaxed: a count to look at.
+      report.in_flight += share.requests.load(std::memory_order_relaxed);
+      report.in_flight_bytes += share.buffer_bytes.load(std::memory_order_relaxed);
+    }
+    report.since = client.since;
+    report.leaving = connection.leaving;
+  }
+  return reports;
+}
+
+void AttachServer::pause_listener() {
+  if (paused_) return;
+  paused_ = Clock::now();
+  epoll_event nothing{};
+  ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, listen_fd_, &nothing);
 }
 
 void AttachServer::expire() {
-  const Clock::time_point limit = Clock::now() - kHalfOpenLimit;
+  const Clock::time_point now = Clock::now();
+  if (paused_ && listening_ && now - *paused_ >= kAcceptPause) {
+    paused_.reset();
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.u64 = listener_id_;
+    ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, listen_fd_, &event);
+  }
+  const Clock::time_point limit = now - kHalfOpenLimit;
   std::erase_if(half_open_, [&](const auto& entry) { return entry.second.since < limit; });
 }
 

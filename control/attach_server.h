@@ -8,9 +8,13 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "control/admission.h"
+#include "control/client_quotas.h"
+#include "control/client_report.h"
 #include "dataplane/memory/client_segment.h"
 #include "dataplane/worker/client.h"
 #include "dataplane/worker/worker.h"
@@ -27,6 +31,8 @@ struct AttachLimits {
   std::uint64_t max_data_bytes = 1ULL << 30;
   std::uint64_t max_timeout_us = 60'000'000;
   HugepageUse hugepages = HugepageUse::kPrefer;
+  AdmissionList admitted;
+  QuotaLimits per_uid;
 };
 
 class AttachServer {
@@ -48,10 +54,18 @@ class AttachServer {
   /// Closes connections that have not said what they want in time; call at least once a second.
   void expire();
 
+  /// For clients that come from now on; those that are attached keep what they were given.
+  void set_limits(const AttachLimits& limits) {
+    limits_ = limits;
+    quotas_.set_limits(limits.per_uid);
+  }
+
   /// Takes no new clients from now on.
   void close_listener();
 
   std::size_t clients() const noexcept { return attached_.size(); }
+  /// Every attached program, in the order they came.
+  std::vector<ClientReport> client_reports() const;
   /// Why the last data area had to do without hugepages; "" if none had to.
   const std::string& hugepage_note() const noexcept { return hugepage_note_; }
 
@@ -63,25 +77,31 @@ class AttachServer {
     Clock::time_point since;
     std::unique_ptr<Client> client;  ///< null until attached
     std::size_t rings_out = 0;       ///< rings the workers have
+    QuotaShare share;                ///< taken while attached
     bool leaving = false;
   };
 
   void attach(std::uint64_t id, Connection& connection);
   Result<void> admit(Connection& connection, const AttachRequest& request, AttachReply& reply,
                      AttachDescriptors& descriptors);
+  Result<void> make_segment(Client& client, const SegmentLayout& layout, std::uint64_t data_bytes);
   Result<void> make_rings(Client& client, std::uint32_t rings, AttachDescriptors& descriptors);
   void refuse(Connection& connection, std::uint32_t status, const std::string& why);
   void hand_over(std::uint64_t id, Connection& connection);
   void leave(std::uint64_t id, Connection& connection);
   void drop(std::uint64_t id);
+  void pause_listener();
   void send_command(Worker& worker, const WorkerCommand& command);
 
   const int listen_fd_;
   const int epoll_fd_;
-  const AttachLimits limits_;
+  AttachLimits limits_;
   const std::vector<Worker*> workers_;
+  ClientQuotas quotas_;
+  std::uint64_t listener_id_ = 0;
   std::uint64_t next_id_ = 0;
   bool listening_ = true;
+  std::optional<Clock::time_point> paused_;  ///< since when no connection can be taken
   std::map<std::uint64_t, Connection> half_open_;
   std::map<std::uint64_t, Connection> attached_;
   std::string hugepage_note_;

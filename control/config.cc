@@ -33,6 +33,9 @@ bool names_directories(const CommandLine& flags) {
 /// The configuration while it is being put together, and where each value came from.
 class Loading {
  public:
+  /// `file` as the configuration shows it; it is read by take_file().
+  explicit Loading(std::string file) { config_.file = std::move(file); }
+
   /// The file's items, by line.
   Result<void> take_file(const ConfigFile& file, bool skip_directories) {
     if (!skip_directories) {
@@ -232,7 +235,7 @@ class Loading {
 
   void add_origin(const ConfigKey& key, std::string shown_name, std::size_t entry) {
     config_.origins.push_back(
-        {std::move(shown_name), key.show(config_, entry), origin(key.name, entry)});
+        {std::move(shown_name), key.show(config_, entry), origin(key.name, entry), key.reloadable});
   }
 
   Config config_;
@@ -272,7 +275,7 @@ Result<void> take_plain_flags(Loading& loading, const CommandLine& flags) {
 Result<Config> load_config(const CommandLine& flags, std::string_view default_file) {
   const Result<std::optional<std::string>> path = choose_file(flags, default_file);
   if (!path) return tl::unexpected(path.error());
-  Loading loading;
+  Loading loading(path->value_or(""));
   Result<void> step;
   if (*path) {
     const Result<ConfigFile> file = read_config_file(**path);

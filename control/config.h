@@ -1,5 +1,5 @@
 // Kelpd's configuration as plain structs, one per TOML section, and how it is loaded.
-// Read by the control thread at start; afterwards immutable, so any thread may read its copy.
+// Of the control thread, at start and again at each reload (config_reload.h).
 // Names, ranges and texts of the keys are declared once, in config_keys.cc.
 #pragma once
 
@@ -16,6 +16,11 @@ namespace kelp {
 
 enum class LogLevel : std::uint8_t { kDebug, kInfo, kWarning, kError };
 
+enum class LogFormat : std::uint8_t {
+  kText,  ///< time, level, message key=value ...
+  kJson,  ///< one object per line, of texts
+};
+
 /// How a worker waits for work.
 enum class Polling : std::uint8_t {
   kAdaptive,  ///< spins for spin_us, then sleeps until something wakes it
@@ -30,9 +35,12 @@ enum class HugePages : std::uint8_t {
 
 /// [daemon]
 struct DaemonConfig {
-  std::string run_dir = "/run/kelp";      ///< sockets and lock file; absolute, at most 94 bytes
-  LogLevel log_level = LogLevel::kInfo;   ///< lines below it are not written
-  std::uint32_t drain_timeout_ms = 5000;  ///< SIGTERM waits so long for reads; 0..600000
+  std::string run_dir = "/run/kelp";        ///< sockets and lock file; absolute, at most 94 bytes
+  LogLevel log_level = LogLevel::kInfo;     ///< lines below it are not written
+  LogFormat log_format = LogFormat::kText;  ///< how they are written
+  std::string user;                         ///< started as root it becomes this user; empty: stays
+  std::string group;                        ///< and this group; empty: the user's own
+  std::uint32_t drain_timeout_ms = 5000;    ///< SIGTERM waits so long for reads; 0..600000
 };
 
 /// [worker]
@@ -45,14 +53,21 @@ struct WorkerConfig {
 
 /// [client]
 struct ClientConfig {
-  std::uint32_t ring_entries = 256;           ///< of a submission ring; power of two, 4..65536
-  std::uint32_t max_clients = 256;            ///< connected at once; 1..4096
-  std::uint32_t max_channels = 64;            ///< per client; 1..64
-  std::uint64_t max_data_bytes = 1ull << 30;  ///< data area of one client; 64 KiB..1 TiB
-  std::uint32_t max_timeout_ms = 60000;       ///< a longer timeout is cut to it; 1..3600000
-  HugePages hugepages = HugePages::kPrefer;   ///< for the data areas
-  std::uint32_t socket_mode = 0660;           ///< permission bits of attach.sock and control.sock
-  std::string socket_group;                   ///< their group; empty: left as it is
+  std::uint32_t ring_entries = 256;             ///< of a submission ring; power of two, 4..65536
+  std::uint32_t max_clients = 256;              ///< connected at once; 1..4096
+  std::uint32_t max_channels = 64;              ///< per client; 1..64
+  std::uint64_t max_data_bytes = 1ull << 30;    ///< data area of one client; 64 KiB..1 TiB
+  std::uint32_t max_requests = 1024;            ///< of one client in work at once; 1..65536
+  std::uint64_t max_request_bytes = 256 << 20;  ///< and of their buffers; 1 MiB..1 TiB
+  std::uint32_t max_clients_per_uid = 0;        ///< 0: no limit of its own; 0..4096
+  std::uint32_t max_channels_per_uid = 0;       ///< 0: no limit of its own; 0..262144
+  std::uint64_t max_data_bytes_per_uid = 0;     ///< 0: no limit of its own; 0..1 TiB
+  std::uint32_t max_timeout_ms = 60000;         ///< a longer timeout is cut to it; 1..3600000
+  HugePages hugepages = HugePages::kPrefer;     ///< for the data areas
+  std::vector<std::uint32_t> allow_uids;        ///< who may attach; both empty: whoever may
+  std::vector<std::uint32_t> allow_gids;        ///< open the socket
+  std::uint32_t socket_mode = 0660;             ///< permission bits of attach.sock and control.sock
+  std::string socket_group;                     ///< their group; empty: left as it is
 };
 
 /// [[target.directory]]: volumes served without a volume server that attests them.
@@ -88,6 +103,9 @@ struct ConfigOrigin {
   std::string key;     ///< "worker.spin_us", "target.directory[0].path"
   std::string value;   ///< as JSON text: 50, "adaptive", [1]
   std::string origin;  ///< "default", "FILE:LINE" or "--flag"
+  bool reloadable = false;
+  /// What a reload found for an item that needs a restart, as JSON text; empty: nothing else.
+  std::string after_restart = {};
 };
 
 struct Config {
@@ -95,6 +113,7 @@ struct Config {
   WorkerConfig worker;
   ClientConfig client;
   TargetConfig target;
+  std::string file;                   ///< the file that was read; empty: none
   std::vector<ConfigOrigin> origins;  ///< every key, in the order of the sample file
 };
 

@@ -19,6 +19,9 @@ constexpr std::size_t kMaxTextBytes = 255;
 // One worker is what this version runs; the list is there for when it runs more.
 constexpr std::size_t kMaxWorkers = 1;
 
+// The last value means "no such id" to the kernel.
+constexpr std::int64_t kMaxId = 4294967294;
+
 template <class T>
 std::function<std::string(const Config&, std::size_t)> show_number(ConfigField<T> field) {
   return [field](const Config& config, std::size_t entry) {
@@ -56,7 +59,7 @@ ConfigKey ranged_key(std::string_view name, ConfigField<std::uint32_t> field, Nu
     field(config, entry) = static_cast<std::uint32_t>(*number);
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_number(field)};
+  return {name, accepts, help, set, show_number(field), copy_field(field)};
 }
 
 /// Text that goes into paths, logs and system calls: no NUL and no line breaks.
@@ -173,7 +176,7 @@ ConfigKey bytes_key(std::string_view name, ConfigField<std::uint64_t> field, Num
     field(config, entry) = *bytes;
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_number(field)};
+  return {name, accepts, help, set, show_number(field), copy_field(field)};
 }
 
 ConfigKey text_key(std::string_view name, ConfigField<std::string> field, std::string_view accepts,
@@ -185,7 +188,7 @@ ConfigKey text_key(std::string_view name, ConfigField<std::string> field, std::s
     field(config, entry) = *text;
     return std::nullopt;
   };
-  return {name, std::string(accepts), help, set, show_text(field)};
+  return {name, std::string(accepts), help, set, show_text(field), copy_field(field)};
 }
 
 ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::size_t max_bytes,
@@ -198,7 +201,7 @@ ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::s
     field(config, entry) = *text;
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_text(field)};
+  return {name, accepts, help, set, show_text(field), copy_field(field)};
 }
 
 ConfigKey paths_key(std::string_view name, ConfigField<std::vector<std::string>> field,
@@ -274,7 +277,27 @@ ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
   auto show = [field](const Config& config, std::size_t entry) {
     return nlohmann::json(read_field(field, config, entry)).dump();
   };
-  return {name, accepts, help, set, show};
+  return {name, accepts, help, set, show, copy_field(field)};
+}
+
+ConfigKey ids_key(std::string_view name, ConfigField<std::vector<std::uint32_t>> field,
+                  std::string_view help) {
+  const std::string accepts = "list of ids, 0.." + std::to_string(kMaxId);
+  auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
+    const auto* numbers = std::get_if<std::vector<std::int64_t>>(&value);
+    if (numbers == nullptr) return wrong_kind(value, "a " + accepts + ", like [1000]");
+    std::vector<std::uint32_t> ids;
+    for (const std::int64_t number : *numbers) {
+      if (number < 0 || number > kMaxId) return "is not a " + accepts;
+      ids.push_back(static_cast<std::uint32_t>(number));
+    }
+    field(config, entry) = std::move(ids);
+    return std::nullopt;
+  };
+  auto show = [field](const Config& config, std::size_t entry) {
+    return nlohmann::json(read_field(field, config, entry)).dump();
+  };
+  return {name, accepts, help, set, show, copy_field(field)};
 }
 
 ConfigKey mode_key(std::string_view name, ConfigField<std::uint32_t> field, std::string_view help) {
@@ -298,7 +321,7 @@ ConfigKey mode_key(std::string_view name, ConfigField<std::uint32_t> field, std:
     std::snprintf(text, sizeof text, "\"%04o\"", read_field(field, config, entry));
     return std::string(text);
   };
-  return {name, accepts, help, set, show};
+  return {name, accepts, help, set, show, copy_field(field)};
 }
 
 }  // namespace kelp

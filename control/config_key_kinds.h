@@ -23,6 +23,14 @@ const T& read_field(const ConfigField<T>& field, const Config& config, std::size
   return field(const_cast<Config&>(config), entry);
 }
 
+/// ConfigKey::copy for the key that lives in `field`.
+template <class T>
+std::function<void(Config&, const Config&, std::size_t)> copy_field(ConfigField<T> field) {
+  return [field](Config& to, const Config& from, std::size_t entry) {
+    field(to, entry) = read_field(field, from, entry);
+  };
+}
+
 struct NumberRange {
   std::uint64_t low;
   std::uint64_t high;
@@ -59,6 +67,9 @@ ConfigKey bool_key(std::string_view name, ConfigField<bool> field, std::string_v
 /// A list of CPU numbers: an array, or a text like "2-3".
 ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
                    std::string_view help);
+/// A list of user or group ids.
+ConfigKey ids_key(std::string_view name, ConfigField<std::vector<std::uint32_t>> field,
+                  std::string_view help);
 /// An octal text of permission bits; writing by others is refused.
 ConfigKey mode_key(std::string_view name, ConfigField<std::uint32_t> field, std::string_view help);
 
@@ -92,7 +103,7 @@ ConfigKey choice_key(std::string_view name, ConfigField<E> field,
     }
     return std::string("null");
   };
-  return {name, accepts, help, set, show};
+  return {name, accepts, help, set, show, copy_field(field)};
 }
 
 }  // namespace kelp

@@ -12,6 +12,8 @@ constexpr std::array<Choice<LogLevel>, 4> kLogLevels = {{{LogLevel::kDebug, "deb
                                                          {LogLevel::kInfo, "info"},
                                                          {LogLevel::kWarning, "warning"},
                                                          {LogLevel::kError, "error"}}};
+constexpr std::array<Choice<LogFormat>, 2> kLogFormats = {
+    {{LogFormat::kText, "text"}, {LogFormat::kJson, "json"}}};
 constexpr std::array<Choice<Polling>, 2> kPollings = {
     {{Polling::kAdaptive, "adaptive"}, {Polling::kPoll, "poll"}}};
 constexpr std::array<Choice<HugePages>, 3> kHugePages = {
@@ -23,6 +25,25 @@ constexpr std::size_t kMaxPathBytes = 3072;  // room below PATH_MAX for the file
 constexpr std::uint64_t kKiB = 1024;
 constexpr std::uint64_t kMiB = 1024 * kKiB;
 constexpr std::uint64_t kTiB = kMiB * kMiB;
+
+// What a reload applies to a running daemon: each is a number or word by itself, and whoever uses
+// it looks anew each time. No key of [[target.directory]] can be one of these.
+constexpr std::string_view kReloadable[] = {"daemon.log_level",
+                                            "daemon.log_format",
+                                            "daemon.drain_timeout_ms",
+                                            "worker.spin_us",
+                                            "client.ring_entries",
+                                            "client.max_clients",
+                                            "client.max_channels",
+                                            "client.max_data_bytes",
+                                            "client.hugepages",
+                                            "client.max_clients_per_uid",
+                                            "client.max_channels_per_uid",
+                                            "client.max_data_bytes_per_uid",
+                                            "client.allow_uids",
+                                            "client.allow_gids",
+                                            "target.inline_inflate_bytes",
+                                            "target.reload_wait_ms"};
 
 constexpr std::array<std::string_view, 4> kSections = {"daemon", "worker", "client", "target"};
 
@@ -52,9 +73,16 @@ void add_daemon_and_worker(std::vector<ConfigKey>& keys) {
                           "Directory of the sockets and the lock file."));
   keys.push_back(choice_key<LogLevel>("daemon.log_level", daemon(&DaemonConfig::log_level),
                                       kLogLevels, "Log lines below this level are not written."));
+  keys.push_back(choice_key<LogFormat>(
+      "daemon.log_format", daemon(&DaemonConfig::log_format), kLogFormats,
+      "text is time, level, message and key=value; json is one object per line."));
+  keys.push_back(text_key("daemon.user", daemon(&DaemonConfig::user), "user name, or empty",
+                          "Started as root, the daemon becomes this user; empty: it stays root."));
+  keys.push_back(text_key("daemon.group", daemon(&DaemonConfig::group), "group name, or empty",
+                          "And takes this group in place of the user's own."));
   keys.push_back(number_key("daemon.drain_timeout_ms", daemon(&DaemonConfig::drain_timeout_ms),
                             {0, 600000, "milliseconds"},
-                            "How long SIGTERM waits for the reads in flight."));
+                            "How long a drain waits for the reads in flight."));
 
   const auto worker = [](auto member) { return at(&Config::worker, member); };
   keys.push_back(cpus_key("worker.cpus", worker(&WorkerConfig::cpus),
@@ -81,12 +109,32 @@ void add_client(std::vector<ConfigKey>& keys) {
                             "Channels of one client: threads that read at once."));
   keys.push_back(bytes_key("client.max_data_bytes", client(&ClientConfig::max_data_bytes),
                            {64 * kKiB, kTiB, ""}, "Largest data area of one client."));
+  keys.push_back(number_key("client.max_requests", client(&ClientConfig::max_requests),
+                            {1, 65536, "requests"},
+                            "Requests of one client in work; more wait in its rings."));
+  keys.push_back(bytes_key(
+      "client.max_request_bytes", client(&ClientConfig::max_request_bytes), {kMiB, kTiB, ""},
+      "No request of a client is taken while those in work have buffers of so many bytes."));
+  keys.push_back(number_key("client.max_clients_per_uid",
+                            client(&ClientConfig::max_clients_per_uid), {0, 4096, "clients"},
+                            "Clients of one user; 0: no limit but max_clients."));
+  keys.push_back(number_key("client.max_channels_per_uid",
+                            client(&ClientConfig::max_channels_per_uid), {0, 262144, "channels"},
+                            "Channels of all clients of one user; 0: no limit."));
+  keys.push_back(bytes_key("client.max_data_bytes_per_uid",
+                           client(&ClientConfig::max_data_bytes_per_uid), {0, kTiB, ""},
+                           "Data areas of all clients of one user; 0: no limit."));
   keys.push_back(number_key("client.max_timeout_ms", client(&ClientConfig::max_timeout_ms),
                             {1, 3600000, "milliseconds"},
                             "A read that asks for a longer timeout gets this one."));
   keys.push_back(choice_key<HugePages>(
       "client.hugepages", client(&ClientConfig::hugepages), kHugePages,
       "Hugepages for data areas: where there are any, or nothing else, or never."));
+  keys.push_back(ids_key("client.allow_uids", client(&ClientConfig::allow_uids),
+                         "Users who may attach; with allow_gids empty, too: whoever may open the "
+                         "socket."));
+  keys.push_back(ids_key("client.allow_gids", client(&ClientConfig::allow_gids),
+                         "Groups, also supplementary ones, whose members may attach."));
   keys.push_back(mode_key("client.socket_mode", client(&ClientConfig::socket_mode),
                           "Permission bits of attach.sock and control.sock."));
   keys.push_back(text_key("client.socket_group", client(&ClientConfig::socket_group),
@@ -132,6 +180,10 @@ std::vector<ConfigKey> build_keys() {
   add_daemon_and_worker(keys);
   add_client(keys);
   add_target(keys);
+  for (ConfigKey& key : keys) {
+    key.reloadable = std::find(std::begin(kReloadable), std::end(kReloadable), key.name) !=
+                     std::end(kReloadable);
+  }
   return keys;
 }
 

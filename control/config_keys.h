@@ -35,6 +35,11 @@ struct ConfigKey {
 
   /// The stored value as JSON text.
   std::function<std::string(const Config&, std::size_t entry)> show;
+
+  /// Takes over the value of another configuration.
+  std::function<void(Config& to, const Config& from, std::size_t entry)> copy;
+
+  bool reloadable = false;  ///< a reload applies it; else it needs a restart
 };
 
 /// The tables a file may hold several of, each [[in two brackets]].

@@ -9,10 +9,14 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <iterator>
+#include <system_error>
 #include <thread>
 
-#include "control/http_routes.h"
+#include "control/daemon_options.h"
 #include "control/log.h"
+#include "control/log_limiter.h"
+#include "control/privileges.h"
 
 namespace kelp {
 namespace {
@@ -29,60 +33,10 @@ void raise_descriptor_limit() {
   ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-HugepageUse hugepage_use(HugePages setting) {
-  switch (setting) {
-    case HugePages::kOff:
-      return HugepageUse::kOff;
-    case HugePages::kRequire:
-      return HugepageUse::kRequire;
-    case HugePages::kPrefer:
-      break;
-  }
-  return HugepageUse::kPrefer;
-}
-
-AttachLimits attach_limits(const ClientConfig& config) {
-  AttachLimits limits;
-  limits.ring_entries = config.ring_entries;
-  limits.max_clients = config.max_clients;
-  limits.max_channels = config.max_channels;
-  limits.max_data_bytes = config.max_data_bytes;
-  limits.max_timeout_us = std::uint64_t{config.max_timeout_ms} * 1000;
-  limits.hugepages = hugepage_use(config.hugepages);
-  return limits;
-}
-
-WorkerOptions worker_options(const Config& config, std::uint32_t index,
-                             const std::vector<std::shared_ptr<ServerPulse>>& pulses) {
-  WorkerOptions options;
-  options.index = index;
-  options.cpu = config.worker.cpus.empty() ? -1 : config.worker.cpus[index];
-  options.always_poll = config.worker.polling == Polling::kPoll;
-  options.spin_us = config.worker.spin_us;
-  options.ops = config.worker.ops;
-  options.max_timeout_us = std::uint64_t{config.client.max_timeout_ms} * 1000;
-  options.reload_wait_us = std::uint64_t{config.target.reload_wait_ms} * 1000;
-  options.inline_inflate_bytes = config.target.inline_inflate_bytes;
-  options.trust_local_clients = config.target.trust_local_clients;
-  for (std::uint32_t server = 0; server < pulses.size(); ++server) {
-    const TargetVolumeServer& from = config.target.volume_servers[server];
-    for (std::uint32_t rank = 0; rank < from.dirs.size(); ++rank) {
-      options.loader.directories.push_back(
-          {from.dirs[rank], from.idx_dir, server + 1, rank, pulses[server]});
-    }
-  }
-  for (const TargetDirectory& directory : config.target.directories) {
-    options.loader.directories.push_back({directory.path, directory.idx_dir});
-  }
-  options.loader.rescan = std::chrono::milliseconds(config.target.rescan_ms);
-  options.loader.gzip.max_output_bytes = config.target.gzip_max_output_bytes;
-  options.loader.gzip.max_ratio = config.target.gzip_max_ratio;
-  return options;
-}
-
 }  // namespace
 
-Daemon::Daemon(Config config) : config_(std::move(config)) {}
+Daemon::Daemon(Config config, CommandLine flags)
+    : config_(std::move(config)), flags_(std::move(flags)) {}
 
 Daemon::~Daemon() {
   // Threads end before anything they touch goes.
@@ -90,48 +44,27 @@ Daemon::~Daemon() {
   attach_.reset();
 }
 
-Result<std::unique_ptr<Daemon>> Daemon::start(Config config) {
-  std::unique_ptr<Daemon> daemon(new Daemon(std::move(config)));
+Result<std::unique_ptr<Daemon>> Daemon::start(Config config, CommandLine flags) {
+  std::unique_ptr<Daemon> daemon(new Daemon(std::move(config), std::move(flags)));
   if (auto done = daemon->set_up(); !done) return tl::unexpected(done.error());
   return daemon;
 }
 
 Result<void> Daemon::set_up() {
   raise_descriptor_limit();
-  auto run_dir = RunDir::claim(config_.daemon.run_dir);
-  if (!run_dir) return tl::unexpected(run_dir.error());
-  run_dir_.emplace(std::move(*run_dir));
-
-  UnixListenerOptions socket_options;
-  socket_options.mode = config_.client.socket_mode;
-  socket_options.group = config_.client.socket_group;
-  auto control = UnixListener::create(run_dir_->control_socket(), socket_options);
-  if (!control) return tl::unexpected(control.error());
-  control_listener_.emplace(std::move(*control));
-  socket_options.kind = UnixSocketKind::kSeqPacket;
-  auto attach = UnixListener::create(run_dir_->attach_socket(), socket_options);
-  if (!attach) return tl::unexpected(attach.error());
-  attach_listener_.emplace(std::move(*attach));
-
-  epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
-  if (!epoll_) return system_error("cannot create the control thread's epoll set");
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
-  if (!signals_) return system_error("cannot receive signals");
-
-  for (std::size_t i = 0; i < config_.target.volume_servers.size(); ++i) {
-    pulses_.push_back(std::make_shared<ServerPulse>());
+  const auto identity = find_identity(config_.daemon.user, config_.daemon.group);
+  if (!identity) return tl::unexpected(identity.error());
+  FileOwner owner;
+  if (*identity) owner = {(*identity)->uid, (*identity)->gid};
+  if (auto opened = open_descriptors(owner); !opened) return opened;
+  if (*identity) {
+    if (auto dropped = drop_privileges(**identity); !dropped) return dropped;
+    log_info("runs as another user from here on",
+             {{"user", (*identity)->name}, {"uid", std::to_string((*identity)->uid)}});
   }
-  const std::size_t count = std::max<std::size_t>(config_.worker.cpus.size(), 1);
+  if (auto started = start_workers(); !started) return started;
   std::vector<Worker*> workers;
-  for (std::uint32_t i = 0; i < count; ++i) {
-    workers_.push_back(std::make_unique<Worker>(worker_options(config_, i, pulses_)));
-    if (auto started = workers_.back()->start(waker_); !started) return started;
-    workers.push_back(workers_.back().get());
-  }
+  for (const auto& worker : workers_) workers.push_back(worker.get());
   attach_ = std::make_unique<AttachServer>(attach_listener_->fd(), epoll_.get(),
                                            attach_limits(config_.client), workers);
 
@@ -154,11 +87,64 @@ Result<void> Daemon::watch_servers() {
     servers.push_back({server.url, server.dirs.size(), pulses_[i]});
   }
   auto created = VolumeServerWatch::create(std::move(servers), [this](std::uint32_t server) {
-    return workers_.front()->loader().catalog().attestations(server);
+    std::vector<std::shared_ptr<Attestation>> all;
+    for (const auto& worker : workers_) {
+      std::ranges::move(worker->loader().catalog().attestations(server), std::back_inserter(all));
+    }
+    return all;
   });
   if (!created) return tl::unexpected(created.error());
   servers_ = std::move(*created);
   return watch(servers_->epoll_fd(), kServers);
+}
+
+Result<void> Daemon::open_descriptors(FileOwner owner) {
+  auto run_dir = RunDir::claim(config_.daemon.run_dir, owner);
+  if (!run_dir) return tl::unexpected(run_dir.error());
+  run_dir_.emplace(std::move(*run_dir));
+
+  UnixListenerOptions socket_options;
+  socket_options.mode = config_.client.socket_mode;
+  socket_options.group = config_.client.socket_group;
+  socket_options.owner = owner;
+  auto control = UnixListener::create(run_dir_->control_socket(), socket_options);
+  if (!control) return tl::unexpected(control.error());
+  control_listener_.emplace(std::move(*control));
+  socket_options.kind = UnixSocketKind::kSeqPacket;
+  auto attach = UnixListener::create(run_dir_->attach_socket(), socket_options);
+  if (!attach) return tl::unexpected(attach.error());
+  attach_listener_.emplace(std::move(*attach));
+
+  epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
+  if (!epoll_) return system_error("cannot create the control thread's epoll set");
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
+  signals_.reset(::signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (!signals_) return system_error("cannot receive signals");
+  return {};
+}
+
+Result<void> Daemon::start_workers() {
+  for (std::size_t i = 0; i < config_.target.volume_servers.size(); ++i) {
+    pulses_.push_back(std::make_shared<ServerPulse>());
+  }
+  try {
+    for (std::uint32_t i = 0; i < worker_count(config_); ++i) {
+      workers_.push_back(std::make_unique<Worker>(worker_options(config_, i, pulses_)));
+    }
+    Worker::introduce(workers_);
+    for (const auto& worker : workers_) {
+      if (auto started = worker->start(waker_); !started) return started;
+    }
+  } catch (const std::system_error& error) {  // of std::thread
+    return system_error(
+        "cannot start the threads of a worker (RLIMIT_NPROC, or the pids.max of its cgroup)",
+        error.code().value());
+  }
+  return {};
 }
 
 Result<void> Daemon::watch(int fd, std::uint64_t id) {
@@ -171,67 +157,70 @@ Result<void> Daemon::watch(int fd, std::uint64_t id) {
   return {};
 }
 
-HttpRoutes Daemon::routes() {
-  HttpRoutes routes;
-  const auto json = [&](const char* path, std::string (*report)(const ReportSources&)) {
-    routes.add("GET", path, [this, report](const HttpRequest&) {
-      HttpResponse response;
-      response.body = report(sources());
-      return response;
-    });
-  };
-  json("/health", health_json);
-  json("/stats", stats_json);
-  json("/volumes", volumes_json);
-  json("/config", config_json);
-  routes.add("GET", "/metrics", [this](const HttpRequest&) {
-    HttpResponse response;
-    response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-    response.body = metrics_text(sources());
-    return response;
-  });
-  return routes;
-}
-
-ReportSources Daemon::sources() const {
-  ReportSources sources;
-  sources.config = &config_;
-  for (const auto& worker : workers_) sources.workers.push_back(worker.get());
-  sources.clients = attach_->clients();
-  sources.hugepage_note = attach_->hugepage_note();
-  sources.servers = servers_.get();
-  sources.draining = drain_deadline_.has_value();
-  sources.started = started_;
-  return sources;
-}
-
 int Daemon::run() {
   log_info("kelpd is ready", {{"run_dir", run_dir_->path()},
                               {"workers", std::to_string(workers_.size())},
                               {"volume_servers", std::to_string(pulses_.size())},
                               {"directories", std::to_string(config_.target.directories.size())}});
+  service_.ready();
   while (!done_) {
     serve_once(next_timeout_ms());
-    attach_->expire();
+    keep_house();
     if (drain_deadline_ && Clock::now() >= *drain_deadline_) {
       log_warning("requests were still in flight when the drain timeout passed");
       leave_at_once();
     }
   }
   log_info("kelpd stops");
+  let_signals_end_us();
   return 0;
+}
+
+void Daemon::keep_house() {
+  constexpr std::chrono::seconds kSuppressedPeriod{10};
+  const Clock::time_point now = Clock::now();
+  attach_->expire();
+  std::vector<std::uint64_t> turns;
+  for (const auto& worker : workers_) turns.push_back(worker->counters().polls.value());
+  if (watch_.may_say_alive(now, turns)) service_.alive();
+  if (!drain_deadline_) {
+    service_.status((disabled_ ? "disabled, " : "") + std::to_string(attach_->clients()) +
+                    " clients attached");
+  }
+  if (now - last_suppressed_ >= kSuppressedPeriod) {
+    last_suppressed_ = now;
+    log_suppressed();
+  }
+}
+
+void Daemon::let_signals_end_us() {
+  // From here on threads are joined, and one of them may wait for a dead disk. Nobody reads signals
+  // any more; a second one ends the process.
+  remove_sockets();
+  ::signal(SIGTERM, [](int) { ::_exit(1); });
+  ::signal(SIGINT, [](int) { ::_exit(1); });
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  ::pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+}
+
+void Daemon::remove_sockets() {
+  attach_listener_.reset();
+  control_listener_.reset();
 }
 
 void Daemon::leave_at_once() {
   // A thread that waits for a dead disk cannot be joined. The kernel closes what is open; only the
   // socket files have to be taken away.
-  attach_listener_.reset();
-  control_listener_.reset();
+  remove_sockets();
   ::_exit(1);
 }
 
 int Daemon::next_timeout_ms() const {
   auto timeout = std::chrono::milliseconds(kHousekeepingMs);
+  if (const auto period = watch_.period()) timeout = std::min(timeout, *period);
   if (const auto http = http_->timeout()) timeout = std::min(timeout, *http);
   if (const auto servers = servers_->timeout()) timeout = std::min(timeout, *servers);
   if (drain_deadline_) {
@@ -258,7 +247,7 @@ void Daemon::serve_once(int timeout_ms) {
 void Daemon::handle_event(std::uint64_t id) {
   switch (id) {
     case kSignals:
-      take_signal();
+      take_signals();
       return;
     case kWakes:
     case kHttp:
@@ -285,20 +274,9 @@ void Daemon::take_reports() {
   }
 }
 
-void Daemon::take_signal() {
-  signalfd_siginfo info;
-  if (::read(signals_.get(), &info, sizeof info) != static_cast<ssize_t>(sizeof info)) return;
-  if (drain_deadline_) {
-    log_warning("second signal: stops without waiting for requests in flight");
-    leave_at_once();
-  }
-  log_info("draining", {{"signal", std::to_string(info.ssi_signo)},
-                        {"timeout_ms", std::to_string(config_.daemon.drain_timeout_ms)}});
-  drain_deadline_ = Clock::now() + std::chrono::milliseconds(config_.daemon.drain_timeout_ms);
-  attach_->close_listener();
-  workers_draining_ = workers_.size();
+void Daemon::tell_workers(WorkerCommand::Kind kind) {
   for (auto& worker : workers_) {
-    while (!worker->command({WorkerCommand::Kind::kDrain, nullptr})) {
+    while (!worker->command({kind, nullptr})) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   }

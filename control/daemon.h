@@ -1,20 +1,27 @@
 // The control thread: owns everything, serves health and stats, admits clients, drains and stops.
+// daemon.cc sets up and loops; daemon_control.cc is what operators ask for, by HTTP and by signal.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "control/attach_server.h"
 #include "control/config.h"
+#include "control/config_reload.h"
 #include "control/http_routes.h"
 #include "control/http_server.h"
+#include "control/needle_listing.h"
 #include "control/reports.h"
 #include "control/run_dir.h"
+#include "control/service_manager.h"
 #include "control/unix_listener.h"
 #include "control/volume_server_watch.h"
+#include "control/worker_watch.h"
 #include "dataplane/worker/waker.h"
 #include "dataplane/worker/worker.h"
 #include "shm_ring/result.h"
@@ -24,9 +31,11 @@ namespace kelp {
 
 class Daemon {
  public:
-  /// Claims the run directory, opens the sockets, starts the workers. SIGTERM and SIGINT must be
-  /// blocked already in this and every thread: they are read from a descriptor.
-  static Result<std::unique_ptr<Daemon>> start(Config config);
+  /// Claims the run directory, opens the sockets, becomes daemon.user, starts the workers. The
+  /// process has no other thread yet. SIGTERM, SIGINT and
+  /// SIGHUP must be blocked already in this and every thread: they are read from a descriptor.
+  /// `flags` are those `config` was loaded with: a reload loads it again.
+  static Result<std::unique_ptr<Daemon>> start(Config config, CommandLine flags);
   ~Daemon();
 
   /// Serves until SIGTERM or SIGINT, then drains for at most daemon.drain_timeout_ms. Returns the
@@ -35,18 +44,31 @@ class Daemon {
   int run();
 
  private:
-  explicit Daemon(Config config);
+  Daemon(Config config, CommandLine flags);
   Result<void> set_up();
   Result<void> watch_servers();
+  Result<void> open_descriptors(FileOwner owner);
+  Result<void> start_workers();
+  void keep_house();
   Result<void> watch(int fd, std::uint64_t id);
   void serve_once(int timeout_ms);
   void handle_event(std::uint64_t id);
-  void take_signal();
   [[noreturn]] void leave_at_once();
+  void let_signals_end_us();
+  void remove_sockets();
   void take_reports();
   int next_timeout_ms() const;
+  void tell_workers(WorkerCommand::Kind kind);
+
+  // daemon_control.cc
   ReportSources sources() const;
   HttpRoutes routes();
+  void add_operator_routes(HttpRoutes& routes);
+  void take_signals();
+  /// Reads the configuration again, and applies what may change; else the sentence why not.
+  Result<ConfigReload> reload();
+  void start_drain(std::string_view asked_by);
+  void set_serving(bool serving);
 
   // Ids of the descriptors in the epoll set; connections come after kFirstFree.
   static constexpr std::uint64_t kSignals = 1;
@@ -55,14 +77,21 @@ class Daemon {
   static constexpr std::uint64_t kServers = 4;
   static constexpr std::uint64_t kAttach = 16;
 
-  const Config config_;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  Config config_;
+  const CommandLine flags_;
+  ServiceManager service_;
+  WorkerWatch watch_{service_.watchdog()};
+  std::chrono::steady_clock::time_point last_suppressed_ = started_;
+  std::string reload_error_;  ///< of the last reload; "" where it went well
+  bool disabled_ = false;
   std::optional<RunDir> run_dir_;
   std::optional<UnixListener> attach_listener_;
   std::optional<UnixListener> control_listener_;
   UniqueFd epoll_;
   UniqueFd signals_;
   Waker waker_;
+  NeedleListing listing_{waker_};
   std::optional<HttpServer> http_;
   // Clients before workers in destruction: no worker may outlive what it writes to, so workers are
   // stopped in the destructor first.

@@ -11,6 +11,8 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
+#include "control/log.h"
+#include "control/log_limiter.h"
 #include "shm_ring/unique_fd.h"
 
 namespace kelp {
@@ -67,13 +69,48 @@ HttpResponse http_error(int status, std::string_view sentence) {
 
 struct HttpServer::State {
   ~State() {
+    // libmicrohttpd aborts the program if connections are suspended when it stops.
+    for (const auto& [connection, answer] : waiting) MHD_resume_connection(connection);
+    waiting.clear();
+    stopping = true;
     if (daemon != nullptr) MHD_stop_daemon(daemon);
   }
 
   HttpResponse ask_handler(MHD_Connection* connection, std::string method, const char* path) {
     HttpRequest request{std::move(method), path, {}};
     MHD_get_connection_values(connection, MHD_GET_ARGUMENT_KIND, keep_argument, &request.query);
+    static LogLimiter limiter("control request", LogLevel::kDebug);
+    if (limiter.allow()) {
+      log_debug("control request", {{"method", request.method}, {"path", request.path}});
+    }
     return handler(request);
+  }
+
+  /// Called anew for a connection that waited and was resumed.
+  MHD_Result answer_or_wait(MHD_Connection* connection, std::string method, const char* path) {
+    if (stopping) return MHD_NO;
+    if (auto found = ready.extract(connection); !found.empty()) {
+      return send_answer(connection, found.mapped());
+    }
+    HttpResponse answer = ask_handler(connection, std::move(method), path);
+    if (!answer.later) return send_answer(connection, answer);
+    waiting.emplace(connection, std::move(answer.later));
+    MHD_suspend_connection(connection);
+    return MHD_YES;
+  }
+
+  void resume_answered() {
+    for (auto entry = waiting.begin(); entry != waiting.end();) {
+      std::optional<HttpResponse> answer = entry->second();
+      if (!answer) {
+        ++entry;
+        continue;
+      }
+      since[entry->first] = Clock::now();  // what it waited for us is not its own slowness
+      ready.emplace(entry->first, std::move(*answer));
+      MHD_resume_connection(entry->first);
+      entry = waiting.erase(entry);
+    }
   }
 
   /// Called once with the headers, then for each piece of a body, then once more at the end.
@@ -97,8 +134,7 @@ struct HttpServer::State {
         return MHD_YES;
       }
       *upload_bytes = 0;
-      return send_answer(connection, static_cast<State*>(self)->ask_handler(
-                                         connection, head ? "GET" : method, path));
+      return static_cast<State*>(self)->answer_or_wait(connection, head ? "GET" : method, path);
     } catch (const std::exception& error) {
       return send_answer(connection, http_error(500, error.what()));
     }
@@ -111,6 +147,7 @@ struct HttpServer::State {
       since[connection] = Clock::now();
     } else {
       since.erase(connection);
+      static_cast<State*>(self)->ready.erase(connection);
     }
   }
 
@@ -129,12 +166,13 @@ struct HttpServer::State {
       return system_error("cannot serve HTTP: the control socket cannot be made non-blocking");
     }
     daemon = MHD_start_daemon(
-        MHD_USE_EPOLL, 0, nullptr, nullptr, &on_request, this, MHD_OPTION_LISTEN_SOCKET, fd.get(),
-        MHD_OPTION_CONNECTION_LIMIT, limits.connections, MHD_OPTION_CONNECTION_TIMEOUT,
-        static_cast<unsigned>(limits.silence.count()), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        static_cast<std::size_t>(limits.request_bytes), MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_UNESCAPE_CALLBACK, &unescape, nullptr, MHD_OPTION_NOTIFY_CONNECTION,
-        &on_connection, this, MHD_OPTION_NOTIFY_COMPLETED, &on_completed, this, MHD_OPTION_END);
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, nullptr, nullptr, &on_request, this,
+        MHD_OPTION_LISTEN_SOCKET, fd.get(), MHD_OPTION_CONNECTION_LIMIT, limits.connections,
+        MHD_OPTION_CONNECTION_TIMEOUT, static_cast<unsigned>(limits.silence.count()),
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, static_cast<std::size_t>(limits.request_bytes),
+        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_UNESCAPE_CALLBACK, &unescape, nullptr,
+        MHD_OPTION_NOTIFY_CONNECTION, &on_connection, this, MHD_OPTION_NOTIFY_COMPLETED,
+        &on_completed, this, MHD_OPTION_END);
     if (daemon == nullptr) {
       return system_error("cannot serve HTTP: libmicrohttpd does not start on the control socket");
     }
@@ -147,7 +185,7 @@ struct HttpServer::State {
   void hang_up_slow_ones() {
     const Clock::time_point now = Clock::now();
     for (auto& [connection, started] : since) {
-      if (now - started < limits.request) continue;
+      if (now - started < limits.request || waiting.contains(connection)) continue;
       const MHD_ConnectionInfo* info =
           MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
       if (info != nullptr) ::shutdown(info->connect_fd, SHUT_RDWR);
@@ -159,6 +197,9 @@ struct HttpServer::State {
   HttpLimits limits;
   MHD_Daemon* daemon = nullptr;
   std::unordered_map<MHD_Connection*, Clock::time_point> since;  ///< last answer, or the start
+  std::unordered_map<MHD_Connection*, std::function<std::optional<HttpResponse>()>> waiting;
+  std::unordered_map<MHD_Connection*, HttpResponse> ready;  ///< for those that are resumed
+  bool stopping = false;
 };
 
 HttpServer::HttpServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -181,6 +222,7 @@ int HttpServer::epoll_fd() const noexcept {
 }
 
 void HttpServer::run() {
+  state_->resume_answered();
   MHD_run(state_->daemon);
   state_->hang_up_slow_ones();
 }
@@ -193,6 +235,7 @@ std::optional<std::chrono::milliseconds> HttpServer::timeout() const {
   }
   const Clock::time_point now = Clock::now();
   for (const auto& [connection, started] : state_->since) {
+    if (state_->waiting.contains(connection)) continue;
     const auto left =
         std::chrono::ceil<std::chrono::milliseconds>(started + state_->limits.request - now);
     const auto ours = std::max(left, std::chrono::milliseconds(0));

@@ -31,6 +31,9 @@ struct HttpResponse {
   std::string content_type = "application/json";
   std::string body = {};
   std::string allow = {};  ///< of a 405: the methods that would do
+  /// Set: the answer is not there yet. Asked at each run() until there is one; whoever makes it
+  /// sees to it that run() comes about. The rest of this response is not used.
+  std::function<std::optional<HttpResponse>()> later = {};
 };
 
 using HttpHandler = std::function<HttpResponse(const HttpRequest&)>;

@@ -20,6 +20,7 @@ void block_signals() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   ::signal(SIGPIPE, SIG_IGN);
 }
@@ -44,7 +45,8 @@ int main(int argc, char** argv) {
   }
   block_signals();
   kelp::set_log_level(config->daemon.log_level);
-  auto daemon = kelp::Daemon::start(std::move(*config));
+  kelp::set_log_format(config->daemon.log_format);
+  auto daemon = kelp::Daemon::start(std::move(*config), *flags);
   if (!daemon) return fail(daemon.error());
   return (*daemon)->run();
 }

@@ -3,17 +3,23 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
-#include <cctype>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 namespace kelp {
 namespace {
+
+constexpr const char* kTextPattern = "%Y-%m-%dT%H:%M:%S.%eZ %-7l %v";
+/// The line goes on where this ends, up to the closing brace.
+constexpr const char* kJsonPattern = R"({"time":"%Y-%m-%dT%H:%M:%S.%eZ","level":"%l",%v)";
+
+LogFormat format_in_use = LogFormat::kText;
 
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
     auto made = std::make_shared<spdlog::logger>("kelpd",
                                                  std::make_shared<spdlog::sinks::stderr_sink_mt>());
-    made->set_pattern("%Y-%m-%dT%H:%M:%S.%eZ %-7l %v", spdlog::pattern_time_type::utc);
+    made->set_pattern(kTextPattern, spdlog::pattern_time_type::utc);
     return made;
   }();
   return *instance;
@@ -52,9 +58,7 @@ void append_value(std::string& line, std::string_view value) {
   line += '"';
 }
 
-void write(spdlog::level::level_enum level, std::string_view message,
-           std::initializer_list<LogField> fields) {
-  if (!logger().should_log(level)) return;
+std::string text_line(std::string_view message, std::initializer_list<LogField> fields) {
   std::string line(message);
   for (const auto& [key, value] : fields) {
     line += ' ';
@@ -62,26 +66,51 @@ void write(spdlog::level::level_enum level, std::string_view message,
     line += '=';
     append_value(line, value);
   }
-  logger().log(level, "{}", line);
+  return line;
+}
+
+std::string json_line(std::string_view message, std::initializer_list<LogField> fields) {
+  nlohmann::ordered_json line{{"message", message}};
+  for (const auto& [key, value] : fields) line[std::string(key)] = value;
+  return line.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).substr(1);
+}
+
+void write(spdlog::level::level_enum level, std::string_view message,
+           std::initializer_list<LogField> fields) {
+  if (!logger().should_log(level)) return;
+  logger().log(
+      level, "{}",
+      format_in_use == LogFormat::kJson ? json_line(message, fields) : text_line(message, fields));
+}
+
+spdlog::level::level_enum their_level(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarning:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      break;
+  }
+  return spdlog::level::err;
 }
 
 }  // namespace
 
 void set_log_level(LogLevel level) {
-  switch (level) {
-    case LogLevel::kDebug:
-      logger().set_level(spdlog::level::debug);
-      return;
-    case LogLevel::kInfo:
-      logger().set_level(spdlog::level::info);
-      return;
-    case LogLevel::kWarning:
-      logger().set_level(spdlog::level::warn);
-      return;
-    case LogLevel::kError:
-      logger().set_level(spdlog::level::err);
-      return;
-  }
+  logger().set_level(their_level(level));
+}
+
+bool log_enabled(LogLevel level) {
+  return logger().should_log(their_level(level));
+}
+
+void set_log_format(LogFormat format) {
+  format_in_use = format;
+  logger().set_pattern(format == LogFormat::kJson ? kJsonPattern : kTextPattern,
+                       spdlog::pattern_time_type::utc);
 }
 
 void log_debug(std::string_view message, std::initializer_list<LogField> fields) {

@@ -16,6 +16,12 @@ namespace kelp {
 using LogField = std::pair<std::string_view, std::string>;
 
 void set_log_level(LogLevel level);
+/// Whether lines of that level are written.
+bool log_enabled(LogLevel level);
+
+/// kJson: {"time": ..., "level": ..., "message": ..., and the fields}, all of them texts.
+/// Control thread, while no other logs.
+void set_log_format(LogFormat format);
 
 void log_debug(std::string_view message, std::initializer_list<LogField> fields = {});
 void log_info(std::string_view message, std::initializer_list<LogField> fields = {});

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <nlohmann/json.hpp>
@@ -18,6 +19,13 @@ using Json = nlohmann::ordered_json;
 std::string text(const Json& document) {
   // Names of files and clients are bytes; what is not UTF-8 is shown as a replacement character.
   return document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+/// A value as ConfigKey::show writes it; nothing is null.
+Json json_value(const std::string& shown) {
+  if (shown.empty()) return nullptr;
+  Json value = Json::parse(shown, nullptr, false);
+  return value.is_discarded() ? Json(shown) : value;
 }
 
 const char* state_name(VolumeState state) {
@@ -120,6 +128,13 @@ std::string health_json(const ReportSources& sources) {
     }
   }
   if (!loader.settled()) reasons.push_back("the volume directories are still being read");
+  if (sources.disabled) {
+    reasons.push_back("disabled by an operator: every read is sent to HTTP (kelpctl enable)");
+  }
+  if (!sources.reload_error.empty()) {
+    reasons.push_back("the last reload failed, the settings before it stay: " +
+                      sources.reload_error);
+  }
   if (sources.draining) reasons.push_back("draining: no new requests are taken");
 
   Json notes = Json::array();
@@ -205,8 +220,8 @@ std::string stats_json(const ReportSources& sources) {
       entry["counters"][name] = metric.value;
     }
     for (const auto& [name, histogram] : worker_histograms(*worker)) {
-      const auto us = [&](double fraction) {
-        return static_cast<double>(histogram->quantile(fraction)) / 1000.0;
+      const auto us = [&times = *histogram](double fraction) {
+        return static_cast<double>(times.quantile(fraction)) / 1000.0;
       };
       entry["latency_us"][name] = {
           {"count", histogram->count()}, {"p50", us(0.5)}, {"p90", us(0.9)}, {"p99", us(0.99)},
@@ -217,14 +232,51 @@ std::string stats_json(const ReportSources& sources) {
   return text({{"uptime_s", uptime_s(sources)}, {"workers", workers}});
 }
 
+std::string clients_json(const std::vector<ClientReport>& clients) {
+  const auto now = std::chrono::system_clock::now();
+  Json list = Json::array();
+  for (const ClientReport& client : clients) {
+    const auto attached_for = std::chrono::duration<double>(now - client.since).count();
+    list.push_back({{"id", client.id},
+                    {"name", client.name},
+                    {"uid", client.uid},
+                    {"gid", client.gid},
+                    {"pid", client.pid},
+                    {"attached_s", std::max(attached_for, 0.0)},
+                    {"channels", client.channels},
+                    {"rings", client.rings},
+                    {"data_bytes", client.data_bytes},
+                    {"page_bytes", client.page_bytes},
+                    {"in_flight", client.in_flight},
+                    {"in_flight_bytes", client.in_flight_bytes},
+                    {"leaving", client.leaving}});
+  }
+  return text({{"clients", list}});
+}
+
 std::string config_json(const ReportSources& sources) {
   Json items = Json::array();
   for (const ConfigOrigin& item : sources.config->origins) {
-    Json value = Json::parse(item.value, nullptr, false);
-    if (value.is_discarded()) value = item.value;
-    items.push_back({{"key", item.key}, {"value", value}, {"origin", item.origin}});
+    Json entry{{"key", item.key},
+               {"value", json_value(item.value)},
+               {"origin", item.origin},
+               {"reloadable", item.reloadable}};
+    if (!item.after_restart.empty()) entry["after_restart"] = json_value(item.after_restart);
+    items.push_back(std::move(entry));
   }
   return text({{"items", items}});
+}
+
+std::string reload_json(const ConfigReload& reload) {
+  const auto list = [](const std::vector<ConfigChange>& changes) {
+    Json array = Json::array();
+    for (const ConfigChange& change : changes) {
+      array.push_back(
+          {{"key", change.key}, {"from", json_value(change.from)}, {"to", json_value(change.to)}});
+    }
+    return array;
+  };
+  return text({{"applied", list(reload.applied)}, {"needs_restart", list(reload.needs_restart)}});
 }
 
 }  // namespace kelp

@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "control/client_report.h"
 #include "control/config.h"
+#include "control/config_reload.h"
 #include "control/volume_server_watch.h"
 #include "dataplane/worker/worker.h"
 
@@ -21,6 +23,8 @@ struct ReportSources {
   std::size_t clients = 0;
   std::string hugepage_note;  ///< "" or why ordinary pages are used
   bool draining = false;
+  bool disabled = false;     ///< by the kill switch
+  std::string reload_error;  ///< why the last reload changed nothing; "" if it did not fail
   std::chrono::steady_clock::time_point started;
 };
 
@@ -31,7 +35,11 @@ bool is_revoked(const VolumeReport& volume);
 std::string health_json(const ReportSources& sources);
 std::string stats_json(const ReportSources& sources);
 std::string volumes_json(const ReportSources& sources);
+/// {"clients": [...]} in the order they came
+std::string clients_json(const std::vector<ClientReport>& clients);
 std::string config_json(const ReportSources& sources);
+/// {"applied": [{"key", "from", "to"}], "needs_restart": [the same]}
+std::string reload_json(const ConfigReload& reload);
 std::string metrics_text(const ReportSources& sources);
 
 }  // namespace kelp

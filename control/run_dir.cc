@@ -13,11 +13,13 @@ namespace {
 
 constexpr mode_t kMode = 0755;
 
-Result<void> make_directory(const std::string& path) {
+Result<void> make_directory(const std::string& path, FileOwner owner) {
   if (::mkdir(path.c_str(), kMode) == 0) {
     // The umask of the caller does not decide who may reach the sockets: their own modes do.
-    if (::chmod(path.c_str(), kMode) == 0) return {};
-    return system_error("cannot set the permissions of the run directory " + path);
+    if (::chmod(path.c_str(), kMode) == 0 && ::lchown(path.c_str(), owner.uid, owner.gid) == 0) {
+      return {};
+    }
+    return system_error("cannot set permissions and owner of the run directory " + path);
   }
   if (errno == EEXIST) return {};
   if (errno == ENOENT) {
@@ -27,12 +29,17 @@ Result<void> make_directory(const std::string& path) {
   return system_error("cannot make the run directory " + path + " (choose another with --run-dir)");
 }
 
-Result<void> judge_directory(const std::string& path) {
+Result<void> judge_directory(const std::string& path, FileOwner owner) {
   struct stat found {};
   if (::stat(path.c_str(), &found) != 0)
     return system_error("cannot use the run directory " + path);
   if (!S_ISDIR(found.st_mode)) {
     return plain_error("cannot use the run directory " + path + ": it is not a directory");
+  }
+  // Who owns the directory can put a socket of their own in place of ours.
+  if (found.st_uid != ::geteuid() && found.st_uid != 0 && found.st_uid != owner.uid) {
+    return plain_error("cannot use the run directory " + path + ": it belongs to uid " +
+                       std::to_string(found.st_uid) + "; chown it, or choose another --run-dir");
   }
   // Without the sticky bit anybody could put a socket of their own in place of ours.
   if ((found.st_mode & S_IWOTH) != 0 && (found.st_mode & S_ISVTX) == 0) {
@@ -62,9 +69,9 @@ Result<void> write_pid(int fd, const std::string& path) {
 
 }  // namespace
 
-Result<RunDir> RunDir::claim(const std::string& path) {
-  Result<void> fit = make_directory(path);
-  if (fit) fit = judge_directory(path);
+Result<RunDir> RunDir::claim(const std::string& path, FileOwner owner) {
+  Result<void> fit = make_directory(path, owner);
+  if (fit) fit = judge_directory(path, owner);
   if (!fit) return tl::unexpected(fit.error());
 
   const std::string lock_path = path + "/kelpd.lock";
@@ -75,6 +82,9 @@ Result<RunDir> RunDir::claim(const std::string& path) {
     const std::string pid = read_pid(lock.get());
     return plain_error("another kelpd" + (pid.empty() ? "" : " (pid " + pid + ")") + " uses " +
                        path + ": stop it or choose another --run-dir");
+  }
+  if (::fchown(lock.get(), owner.uid, owner.gid) != 0) {
+    return system_error("cannot set the owner of " + lock_path);
   }
   if (fit = write_pid(lock.get(), lock_path); !fit) return tl::unexpected(fit.error());
   return RunDir(path, std::move(lock));

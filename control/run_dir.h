@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "control/file_owner.h"
 #include "shm_ring/result.h"
 #include "shm_ring/unique_fd.h"
 
@@ -13,8 +14,11 @@ class RunDir {
  public:
   /// Makes `path` (0755) if its parent exists, and locks `path`/kelpd.lock with our pid inside.
   /// The kernel drops the lock when the process ends, however it ends.
-  /// Errors: not a directory, writable by everyone, not permitted, held by another kelpd (its pid).
-  static Result<RunDir> claim(const std::string& path);
+  /// Errors: not a directory, neither ours nor root's nor `owner`'s, writable by everyone, not
+  /// permitted, held by another kelpd (its pid).
+  /// A directory that had to be made, and the lock file, are given to `owner`, so that a daemon
+  /// that becomes somebody else may take its sockets away again.
+  static Result<RunDir> claim(const std::string& path, FileOwner owner = {});
 
   const std::string& path() const noexcept { return path_; }
   std::string attach_socket() const { return path_ + "/attach.sock"; }    ///< SOCK_SEQPACKET

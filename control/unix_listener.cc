@@ -1,5 +1,6 @@
 #include "control/unix_listener.h"
 
+#include <fcntl.h>
 #include <grp.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -98,14 +99,18 @@ Result<void> bind_to(int fd, const sockaddr_un& address, UnixSocketKind kind,
 }
 
 Result<void> set_permissions(const std::string& path, const UnixListenerOptions& options) {
+  FileOwner owner = options.owner;
   if (!options.group.empty()) {
     const Result<gid_t> group = group_id(options.group);
     if (!group) return tl::unexpected(group.error());
-    if (::lchown(path.c_str(), static_cast<uid_t>(-1), *group) != 0) {
-      return system_error("cannot give " + path + " to the group " + options.group);
-    }
+    owner.gid = *group;
   }
-  if (::chmod(path.c_str(), options.mode) != 0) {
+  if (::lchown(path.c_str(), owner.uid, owner.gid) != 0) {
+    return system_error("cannot set the owner of " + path +
+                        (options.group.empty() ? "" : " to the group " + options.group));
+  }
+  // The directory may belong to somebody who would like root to open another file to them.
+  if (::fchmodat(AT_FDCWD, path.c_str(), options.mode, AT_SYMLINK_NOFOLLOW) != 0) {
     return system_error("cannot set the permissions of " + path);
   }
   return {};

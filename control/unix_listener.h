@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "control/file_owner.h"
 #include "shm_ring/result.h"
 #include "shm_ring/unique_fd.h"
 
@@ -18,6 +19,7 @@ struct UnixListenerOptions {
   UnixSocketKind kind = UnixSocketKind::kStream;
   std::uint32_t mode = 0660;  ///< permission bits of the socket file
   std::string group = {};     ///< its group; empty: left as it is
+  FileOwner owner = {};       ///< and its owner; `group` goes before owner.gid
   int backlog = 128;          ///< connections waiting for accept()
 };
 

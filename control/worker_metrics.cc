@@ -14,6 +14,7 @@ std::vector<WorkerMetric> worker_metrics(const Worker& worker) {
       {"reads", "", "Read requests taken.", c.reads.value()},
       {"stats", "", "Stat requests taken.", c.stats.value()},
       {"nops", "", "No-op requests taken.", c.nops.value()},
+      {"forwarded", "", "Requests handed to the worker that owns the volume.", c.forwarded.value()},
       {"bytes", "", "Payload bytes delivered.", c.bytes.value()},
       {"storage_inline", "", "Reads served without leaving the worker.", c.storage_inline.value()},
       {"storage_waits", "", "Reads that had to wait for storage.", c.storage_waits.value()},

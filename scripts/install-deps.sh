@@ -3,18 +3,20 @@
 #   scripts/install-deps.sh           to build and to run scripts/quickstart.sh
 #   scripts/install-deps.sh --tests   and for scripts/test.sh
 #   scripts/install-deps.sh --bench   and for scripts/bench/
+#   scripts/install-deps.sh --fuzz    and for scripts/fuzz.sh
 set -euo pipefail
 
 packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv zstd
   libexpected-dev libtomlplusplus-dev libcli11-dev doctest-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
-  libmicrohttpd-dev libcurl4-openssl-dev libisal-dev libabsl-dev zlib1g-dev libssl-dev
+  libmicrohttpd-dev libsystemd-dev libcurl4-openssl-dev libisal-dev libabsl-dev zlib1g-dev libssl-dev
 )
 case "${1:-}" in
   "") ;;
-  --tests) packages+=(clang-format) ;;
+  --tests) packages+=(clang-format clang libclang-rt-14-dev) ;;
+  --fuzz) packages+=(clang libclang-rt-14-dev) ;;
   --bench) packages+=(wrk strace valgrind) ;;
-  *) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

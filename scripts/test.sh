@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # Installs what is missing, checks the layout of the code, builds with warnings as errors and runs every test: ring and
-# worker under the thread sanitizer, all under the address and undefined-behaviour sanitizers, all in the release build
-# against real SeaweedFS servers. Ends with ctest's summaries; exit code 0 when everything passed.
+# worker under the thread sanitizer, all under the address and undefined-behaviour sanitizers, the fuzzers for a moment,
+# all in the release build against real SeaweedFS servers. Ends with ctest's summaries; exit code 0 when everything
+# passed.
 #
 #   scripts/test.sh            everything
 #   scripts/test.sh --quick    the release build only
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-presets=(tsan asan release)
+presets=(tsan asan fuzz release)
 case "${1:-}" in
   "") ;;
   --quick) presets=(release) ;;
-  *) sed -n '2,7s/^# \{0,1\}//p' "scripts/${0##*/}"
+  *) sed -n '2,8s/^# \{0,1\}//p' "scripts/${0##*/}"
      [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
 esac
 
@@ -54,6 +55,11 @@ scripts/install-deps.sh --tests
 say "checking the layout of the code"
 check_format
 for preset in "${presets[@]}"; do
+  if [[ $preset == fuzz ]] && ! command -v clang++ >/dev/null; then
+    say "skipping fuzz: no clang++ here"
+    summaries+=("fuzz"$'\n'"skipped: no clang++ here")
+    continue
+  fi
   say "building $preset"
   if build "$preset"; then
     say "testing $preset"

@@ -1,6 +1,7 @@
 #include "shm_ring/buffer_pool.h"
 
 #include <algorithm>
+#include <new>
 
 namespace kelp {
 
@@ -72,9 +73,9 @@ kelp_status BufferPool::begin_write(std::uint64_t offset, std::uint32_t length) 
 
 bool BufferPool::overlaps_held(std::uint64_t offset, std::uint32_t length) const noexcept {
   const std::lock_guard lock(mutex_);
-  return std::any_of(held_.begin(), held_.end(), [&](const Held& held) {
-    return offset < held.end && held.offset < offset + length;
-  });
+  return unlisted_ > 0 || std::any_of(held_.begin(), held_.end(), [&](const Held& held) {
+           return offset < held.end && held.offset < offset + length;
+         });
 }
 
 void BufferPool::end_write(std::uint64_t offset) noexcept {
@@ -88,19 +89,28 @@ void BufferPool::end_write(std::uint64_t offset) noexcept {
   }
 }
 
-void BufferPool::hold(std::uint64_t offset, std::uint32_t length) {
+void BufferPool::hold(std::uint64_t offset, std::uint32_t length) noexcept {
   const std::lock_guard lock(mutex_);
-  held_.push_back({offset, offset + length});
+  try {
+    held_.push_back({offset, offset + length});
+  } catch (const std::bad_alloc&) {
+    ++unlisted_;
+  }
   held_count_.fetch_add(1, std::memory_order_relaxed);
 }
 
-void BufferPool::unhold(std::uint64_t offset, std::uint32_t length) {
+void BufferPool::unhold(std::uint64_t offset, std::uint32_t length) noexcept {
   const std::lock_guard lock(mutex_);
   const auto found = std::find_if(held_.begin(), held_.end(), [&](const Held& held) {
     return held.offset == offset && held.end == offset + length;
   });
-  if (found == held_.end()) return;
-  held_.erase(found);
+  if (found != held_.end()) {
+    held_.erase(found);
+  } else if (unlisted_ > 0) {
+    --unlisted_;
+  } else {
+    return;
+  }
   held_count_.fetch_sub(1, std::memory_order_relaxed);
 }
 

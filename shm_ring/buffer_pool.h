@@ -37,8 +37,9 @@ class BufferPool {
 
   /// A read that completed with its buffer held: [offset, offset + length) is refused to
   /// begin_write() until unhold(). Both between begin_write() and end_write().
-  void hold(std::uint64_t offset, std::uint32_t length);
-  void unhold(std::uint64_t offset, std::uint32_t length);
+  /// Without memory to note the range, all ranges are refused until then.
+  void hold(std::uint64_t offset, std::uint32_t length) noexcept;
+  void unhold(std::uint64_t offset, std::uint32_t length) noexcept;
 
   /// Bytes in no allocation, over all gaps.
   std::uint64_t free_bytes() const;
@@ -54,7 +55,8 @@ class BufferPool {
   };
   static constexpr std::uint32_t kFreed = 1U << 31;
 
-  bool overlaps_held(std::uint64_t offset, std::uint32_t length) const noexcept;
+  [[gnu::noinline, gnu::cold]] bool overlaps_held(std::uint64_t offset,
+                                                  std::uint32_t length) const noexcept;
   void give_back(std::uint32_t first);
   void recycle(std::uint32_t first) noexcept;
 
@@ -69,6 +71,7 @@ class BufferPool {
     std::uint64_t end;
   };
   std::vector<Held> held_;
+  std::uint32_t unlisted_ = 0;  // held, and not in held_ for want of memory
   std::atomic<std::uint32_t> held_count_{0};
 };
 

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 
+#include "shm_ring/wake_flag.h"
+
 namespace kelp {
 namespace {
 
@@ -16,9 +18,6 @@ constexpr std::uint64_t kGraceUs = 20'000;
 
 /// Turns of the polling loop between two looks at the clock.
 constexpr std::uint32_t kPollsPerClock = 64;
-
-/// Calls of reap() that find completions between two looks at the clock.
-constexpr std::uint32_t kReapsPerClock = 64;
 
 /// Longest sleep before the clock and the daemon are looked at again.
 constexpr std::uint64_t kLongestSleepUs = 1'000'000;
@@ -32,6 +31,7 @@ Channel::Channel(Connection& connection, std::uint32_t index)
   for (std::uint32_t worker = 0; worker < workers; ++worker) {
     rings_.push_back(attachment.rings[index_ * workers + worker].get());
   }
+  if (workers == 1) only_ring_ = rings_.front();
 }
 
 Channel::~Channel() {
@@ -57,15 +57,22 @@ kelp_status Channel::submit(const kelp_request* requests, std::uint32_t count,
   std::uint32_t taken = 0;
   while (taken < count && (status = submit_one(requests[taken], now)) == KELP_OK) ++taken;
   if (accepted != nullptr) *accepted = taken;
-  if (taken > 0) {
-    for (ClientRing* ring : rings_) ring->wake_worker();
-  }
+  if (taken > 0) wake_workers();
   return status;
+}
+
+void Channel::wake_workers() noexcept {
+  announce_batch();  // one fence for all rings
+  if (only_ring_ != nullptr) {
+    only_ring_->wake_worker();
+    return;
+  }
+  for (ClientRing* ring : rings_) ring->wake_worker();
 }
 
 kelp_status Channel::submit_one(const kelp_request& request, Ticks now) noexcept {
   Attachment& attachment = connection_.attachment();
-  std::uint64_t buffer_offset = 0;
+  BufferRange buffer;
   if (request.reserved != 0) return refuse(KELP_USAGE, "kelp_request.reserved is not 0");
   if (request.op != KELP_OP_NOP) {
     if (request.op > KELP_OP_NOP) return refuse(KELP_USAGE, "no such op");
@@ -74,23 +81,24 @@ kelp_status Channel::submit_one(const kelp_request& request, Ticks now) noexcept
       return refuse(KELP_BAD_BUFFER,
                     "the buffer is not from kelp_buffer_alloc() of this connection");
     }
-    buffer_offset = static_cast<std::uint64_t>(static_cast<std::byte*>(request.buffer) -
+    buffer.offset = static_cast<std::uint64_t>(static_cast<std::byte*>(request.buffer) -
                                                attachment.data.data());
+    buffer.length = request.length;
   }
   const std::uint32_t timeout_us =
       request.timeout_us != 0 ? request.timeout_us : connection_.options().timeout_us;
   const std::uint64_t capped_us =
       std::min<std::uint64_t>(timeout_us, attachment.reply.max_timeout_us);
-  ClientRing& ring = *rings_[request.fid.volume % rings_.size()];
+  ClientRing& ring =
+      only_ring_ != nullptr ? *only_ring_ : *rings_[request.fid.volume % rings_.size()];
   if (ring.state() != RingState::kServing) {
     return refuse(KELP_DISCONNECTED,
                   ring.state() == RingState::kDraining
                       ? "kelpd is stopping"
                       : "kelpd has cut this client off: it broke the ring protocol");
   }
-  const kelp_status status =
-      ring.submit(request, buffer_offset, static_cast<std::uint32_t>(capped_us),
-                  now + rate_.from_us(capped_us + kGraceUs));
+  const kelp_status status = ring.submit(request, buffer, static_cast<std::uint32_t>(capped_us),
+                                         now + rate_.from_us(capped_us + kGraceUs));
   switch (status) {
     case KELP_RING_FULL:
       return refuse(status, "the ring is full: reap completions first");
@@ -122,10 +130,19 @@ kelp_status Channel::reap(kelp_completion* out, std::uint32_t max, std::uint64_t
     return refuse(KELP_FORKED, "this connection belongs to the parent process");
   }
   // A busy channel also ends what is overdue: one worker may stand still while others answer.
-  if (++reaps_ % kReapsPerClock == 0) *reaped = reap_overdue(ticks_now(), out, max);
-  *reaped += poll_rings(out + *reaped, max - *reaped);
-  if (*reaped > 0) return KELP_OK;
+  std::uint32_t overdue = 0;
+  if (--reaps_to_clock_ == 0) [[unlikely]] {
+    reaps_to_clock_ = kReapsPerClock;
+    overdue = reap_overdue(ticks_now(), out, max);
+  }
+  out += overdue;
+  max -= overdue;
+  *reaped = overdue + (only_ring_ != nullptr ? only_ring_->reap(out, max) : poll_rings(out, max));
+  return *reaped > 0 ? KELP_OK : wait_and_reap(out, max, timeout_us, reaped);
+}
 
+kelp_status Channel::wait_and_reap(kelp_completion* out, std::uint32_t max,
+                                   std::uint64_t timeout_us, std::uint32_t* reaped) noexcept {
   const Ticks start = ticks_now();
   const std::uint64_t sleepable_us = std::min<std::uint64_t>(timeout_us, 1ULL << 40);
   const Ticks end = start + rate_.from_us(sleepable_us);

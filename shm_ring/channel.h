@@ -21,8 +21,8 @@ class Channel {
                      std::uint32_t* accepted) noexcept;
 
   /// See kelp_reap().
-  kelp_status reap(kelp_completion* out, std::uint32_t max, std::uint64_t timeout_us,
-                   std::uint32_t* reaped) noexcept;
+  [[gnu::flatten]] kelp_status reap(kelp_completion* out, std::uint32_t max,
+                                    std::uint64_t timeout_us, std::uint32_t* reaped) noexcept;
 
   std::uint32_t unanswered() const noexcept;
   std::uint32_t capacity() const noexcept;
@@ -32,10 +32,19 @@ class Channel {
   const char* refusal() const noexcept { return refusal_; }
 
  private:
+  /// Calls of reap() that find completions between two looks at the clock.
+  static constexpr std::uint32_t kReapsPerClock = 64;
+
   kelp_status submit_one(const kelp_request& request, Ticks now) noexcept;
+  void wake_workers() noexcept;
   kelp_status refuse(kelp_status status, const char* why) noexcept;
+  /// The part of reap() that may spin and sleep.
+  [[gnu::noinline]] kelp_status wait_and_reap(kelp_completion* out, std::uint32_t max,
+                                              std::uint64_t timeout_us,
+                                              std::uint32_t* reaped) noexcept;
   std::uint32_t poll_rings(kelp_completion* out, std::uint32_t max) noexcept;
-  std::uint32_t reap_overdue(Ticks now, kelp_completion* out, std::uint32_t max) noexcept;
+  [[gnu::noinline]] std::uint32_t reap_overdue(Ticks now, kelp_completion* out,
+                                               std::uint32_t max) noexcept;
   bool beside_worker() const noexcept;
   Ticks earliest_deadline() const noexcept;
   bool daemon_alive(Ticks now) noexcept;
@@ -44,9 +53,10 @@ class Channel {
   Connection& connection_;
   const std::uint32_t index_;
   const TickRate& rate_;
-  std::vector<ClientRing*> rings_;  // by worker
-  std::uint32_t next_ring_ = 0;     // where the next poll starts, so no worker starves
-  std::uint32_t reaps_ = 0;
+  std::vector<ClientRing*> rings_;   // by worker
+  ClientRing* only_ring_ = nullptr;  // where there is one worker: no division, no turns
+  std::uint32_t next_ring_ = 0;      // where the next poll starts, so no worker starves
+  std::uint32_t reaps_to_clock_ = kReapsPerClock;
   const char* refusal_ = "";
   Ticks heartbeat_checked_ = 0;
   std::uint64_t heartbeat_seen_ = 0;

@@ -18,6 +18,12 @@
 
 namespace kelp {
 
+/// Part of the data area that a request may be answered in; a no-op has none, length 0.
+struct BufferRange {
+  std::uint64_t offset = 0;
+  std::uint32_t length = 0;
+};
+
 class ClientRing {
  public:
   /// `block` is the ring's block in the segment. The descriptors are owned from here on.
@@ -25,11 +31,11 @@ class ClientRing {
              UniqueFd client_wake, UniqueFd worker_wake);
 
   /// Takes one request; it is published at once. KELP_RING_FULL, KELP_BAD_BUFFER, KELP_BUFFER_BUSY.
-  /// `buffer_offset` is the place of request.buffer in the data area.
-  kelp_status submit(const kelp_request& request, std::uint64_t buffer_offset,
-                     std::uint32_t timeout_us, Ticks deadline) noexcept;
+  /// `buffer` is the place of request.buffer in the data area.
+  kelp_status submit(const kelp_request& request, BufferRange buffer, std::uint32_t timeout_us,
+                     Ticks deadline) noexcept;
 
-  /// After a batch of submissions: wakes the worker if it sleeps.
+  /// After a batch of submissions and announce_batch(): wakes the worker if it sleeps.
   void wake_worker() noexcept;
 
   /// Moves up to `max` completions to `out`; returns how many. Publishes the head.
@@ -74,17 +80,24 @@ class ClientRing {
   };
   struct Place {
     std::uint64_t user_tag = 0;
-    std::uint64_t buffer_offset = 0;
     Ticks deadline = 0;
-    std::uint32_t length = 0;
-    std::uint32_t generation = 0;
+    BufferRange buffer;
+    std::uint32_t generation = 1;  // no tag is 0
     PlaceState state = PlaceState::kFree;
-    bool has_buffer = false;
     bool range_held = false;
   };
 
-  bool accept(const Completion& completion, kelp_completion& out) noexcept;
-  void free_place(std::uint32_t index) noexcept;
+  /// Takes a completion; true if it answers a request.
+  bool accept(const EntryWords<Completion>& words, kelp_completion& out) noexcept;
+  /// The same for what is held, released, nobody's any more, or nonsense. In words, so that
+  /// the usual completion stays in registers.
+  [[gnu::noinline, gnu::cold]] bool accept_unusual(EntryWords<Completion> words,
+                                                   std::uint32_t index,
+                                                   kelp_completion& out) noexcept;
+  inline void answer(const Place& place, const EntryWords<Completion>& words,
+                     kelp_completion& out) noexcept;
+  inline void free_place(std::uint32_t index) noexcept;
+  [[gnu::noinline]] void end_write(Place& place) noexcept;
   void hold_buffer(Place& place) noexcept;
 
   RingControl* control_;
@@ -92,7 +105,8 @@ class ClientRing {
   RingProducer<Submission> submissions_;
   RingConsumer<Completion> completions_;
   std::vector<Place> places_;
-  std::vector<std::uint32_t> free_places_;
+  std::vector<std::uint32_t> free_places_;  // a stack of free_count_
+  std::uint32_t free_count_ = 0;
   std::uint32_t unanswered_ = 0;
   Ticks earliest_deadline_ = UINT64_MAX;
   UniqueFd client_wake_;

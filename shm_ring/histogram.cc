@@ -11,6 +11,25 @@ std::uint64_t Histogram::count() const noexcept {
   return sum;
 }
 
+void Histogram::add(const Histogram& other) noexcept {
+  for (std::size_t i = 0; i < kBuckets; ++i) {
+    if (const std::uint64_t more = other.count_in(i); more != 0) {
+      buckets_[i].store(count_in(i) + more, std::memory_order_relaxed);
+    }
+  }
+  max_.store(std::max(max(), other.max()), std::memory_order_relaxed);
+}
+
+void Histogram::subtract(const Histogram& other) noexcept {
+  std::uint64_t highest = 0;
+  for (std::size_t i = 0; i < kBuckets; ++i) {
+    const std::uint64_t left = count_in(i) - std::min(count_in(i), other.count_in(i));
+    buckets_[i].store(left, std::memory_order_relaxed);
+    if (left != 0) highest = bucket_top(i);
+  }
+  max_.store(std::min(max(), highest), std::memory_order_relaxed);
+}
+
 std::uint64_t Histogram::bucket_top(std::size_t bucket) noexcept {
   const std::size_t row = bucket >> kLinearBits;
   const std::uint64_t step = bucket & ((1U << kLinearBits) - 1);

@@ -1,5 +1,6 @@
 // Log-linear histogram of durations: 128 linear steps per power of two, error below 1 %.
 // One thread records; any thread may read a snapshot meanwhile and gets counts a moment old.
+// The buckets are those of an HdrHistogram of 2 significant digits up to 2^42 - 1, in its order.
 #pragma once
 
 #include <array>
@@ -11,7 +12,13 @@
 namespace kelp {
 
 class Histogram {
+ private:
+  static constexpr unsigned kLinearBits = 7;
+  static constexpr unsigned kMaxBits = 42;
+
  public:
+  static constexpr std::size_t kBuckets = (kMaxBits - kLinearBits + 1) << kLinearBits;
+
   /// Values are nanoseconds; beyond 2^42 (73 minutes) they count as the longest.
   void record(std::uint64_t value_ns) noexcept {
     // relaxed load + store: only this thread writes, readers want a number, not an order.
@@ -24,16 +31,21 @@ class Histogram {
 
   std::uint64_t count() const noexcept;
   std::uint64_t max() const noexcept { return max_.load(std::memory_order_relaxed); }
+  std::uint64_t count_in(std::size_t bucket) const noexcept {
+    return buckets_[bucket].load(std::memory_order_relaxed);
+  }
+
+  /// Takes over what `other` holds, as if it had been recorded here. On the recording thread.
+  void add(const Histogram& other) noexcept;
+  /// Takes `other` away again, an earlier snapshot of the same recordings. max() becomes the top of
+  /// the highest bucket that is left, at most what it was. On the recording thread.
+  void subtract(const Histogram& other) noexcept;
 
   /// Smallest bucket value with at least `fraction` (0..1] of all values at or below it; 0 if
   /// empty.
   std::uint64_t quantile(double fraction) const noexcept;
 
  private:
-  static constexpr unsigned kLinearBits = 7;
-  static constexpr unsigned kMaxBits = 42;
-  static constexpr std::size_t kBuckets = (kMaxBits - kLinearBits + 1) << kLinearBits;
-
   static std::size_t bucket_of(std::uint64_t value) noexcept {
     if (value >> kMaxBits != 0) return kBuckets - 1;
     const unsigned width = static_cast<unsigned>(std::bit_width(value | 1));

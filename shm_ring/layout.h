@@ -46,12 +46,12 @@ static_assert(sizeof(Submission) == 64);
 static_assert(offsetof(Submission, tag) == 8 && offsetof(Submission, offset_bytes) == 32);
 static_assert(offsetof(Submission, length_bytes) == 48 && offsetof(Submission, extra) == 56);
 
-/// One answer, 32 B.
+/// One answer, 32 B. Flags, status and path lie as in kelp_completion: they are copied as one word.
 struct Completion {
   std::uint32_t sequence;
+  std::uint16_t flags;
   std::uint8_t status;
   std::uint8_t path;
-  std::uint16_t flags;
   std::uint64_t tag;
   std::uint64_t total_bytes;
   std::uint32_t bytes;

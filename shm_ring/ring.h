@@ -9,20 +9,14 @@
 // gives us a torn entry, never undefined behaviour. What comes out is untrusted.
 #pragma once
 
-#include <array>
 #include <bit>
 #include <cassert>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 
+#include "shm_ring/entry_words.h"
+
 namespace kelp {
-
-template <class Entry>
-inline constexpr std::size_t kEntryWords = sizeof(Entry) / sizeof(std::uint64_t);
-
-template <class Entry>
-using EntryWords = std::array<std::uint64_t, kEntryWords<Entry>>;
 
 /// Producer's end. Owns nothing: slots and head live in shared memory.
 template <class Entry>
@@ -59,16 +53,17 @@ class RingProducer {
   }
 
   /// Writes and publishes one entry. The caller has seen has_space().
-  void push(Entry entry) noexcept {
+  void push(const Entry& entry) noexcept {
     std::uint64_t* slot = slots_ + static_cast<std::size_t>(tail_ & mask_) * kEntryWords<Entry>;
-    entry.sequence = ++tail_;
-    const auto words = std::bit_cast<EntryWords<Entry>>(entry);
+    ++tail_;
+    const EntryWords<Entry> words = to_words(entry);
     // relaxed: ordered by the release below.
+#pragma GCC unroll 8
     for (std::size_t i = 1; i < words.size(); ++i) {
       __atomic_store_n(slot + i, words[i], __ATOMIC_RELAXED);
     }
     // R2 pairs with A2 in RingConsumer::pop: whoever sees this lap mark sees the entry.
-    __atomic_store_n(slot, words[0], __ATOMIC_RELEASE);
+    __atomic_store_n(slot, two_halves(tail_, high_half(words[0])), __ATOMIC_RELEASE);
   }
 
  private:
@@ -97,15 +92,22 @@ class RingConsumer {
   /// The next entry, copied out once; nothing if the producer has not published one.
   std::optional<Entry> pop() noexcept {
     EntryWords<Entry> words;
+    if (!pop_words(words)) return std::nullopt;
+    return from_words<Entry>(words);
+  }
+
+  /// The same, not yet taken apart; false if there is none.
+  bool pop_words(EntryWords<Entry>& words) noexcept {
     words[0] = load_first_word();
-    if (!mark_matches(words[0])) return std::nullopt;
+    if (!mark_matches(words[0])) return false;
     const std::uint64_t* slot = slot_at_head();
     // relaxed: ordered by the acquire in load_first_word().
+#pragma GCC unroll 8
     for (std::size_t i = 1; i < words.size(); ++i) {
       words[i] = __atomic_load_n(slot + i, __ATOMIC_RELAXED);
     }
     ++head_;
-    return std::bit_cast<Entry>(words);
+    return true;
   }
 
   /// Tells the producer how far we have read; once per batch.
@@ -125,7 +127,7 @@ class RingConsumer {
     return __atomic_load_n(slot_at_head(), __ATOMIC_ACQUIRE);
   }
   bool mark_matches(std::uint64_t first_word) const noexcept {
-    return static_cast<std::uint32_t>(first_word) == head_ + 1;
+    return low_half(first_word) == head_ + 1;
   }
 
   const std::uint64_t* slots_ = nullptr;
@@ -134,7 +136,5 @@ class RingConsumer {
   std::uint32_t published_ = 0;
   std::uint32_t* head_line_ = nullptr;
 };
-
-static_assert(std::endian::native == std::endian::little, "the lap mark is the low half of word 0");
 
 }  // namespace kelp

@@ -30,16 +30,21 @@ class TickRate {
   static const TickRate& instance();
 
   Ticks from_us(std::uint64_t microseconds) const noexcept {
-    return static_cast<Ticks>(static_cast<double>(microseconds) * per_us_);
+    return scale(microseconds, per_us_q32_);
   }
-  std::uint64_t to_ns(Ticks duration) const noexcept {
-    return static_cast<std::uint64_t>(static_cast<double>(duration) * ns_per_tick_);
-  }
+  std::uint64_t to_ns(Ticks duration) const noexcept { return scale(duration, ns_per_tick_q32_); }
 
  private:
   TickRate();
-  double per_us_;
-  double ns_per_tick_;
+
+  /// `value` times a factor with 32 fraction bits: one multiplication of integers.
+  static std::uint64_t scale(std::uint64_t value, std::uint64_t factor_q32) noexcept {
+    __extension__ using Wide = unsigned __int128;
+    return static_cast<std::uint64_t>(static_cast<Wide>(value) * factor_q32 >> 32);
+  }
+
+  std::uint64_t per_us_q32_;
+  std::uint64_t ns_per_tick_q32_;
 };
 
 /// One polite turn of a spinning loop.

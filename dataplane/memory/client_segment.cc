@@ -31,6 +31,11 @@ Result<UniqueFd> make_memfd(const char* name, std::uint64_t bytes, unsigned extr
   return fd;
 }
 
+void punch(int fd, std::size_t bytes) {
+  if (fd < 0 || bytes == 0) return;
+  ::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(bytes));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<ClientSegment>> ClientSegment::create(const SegmentLayout& layout,
@@ -94,11 +99,10 @@ Result<void> ClientSegment::map_data(std::uint64_t bytes, bool huge) {
 }
 
 ClientSegment::~ClientSegment() {
-  // A forked child of the client may keep the memfd alive for ever; its pages need not stay.
-  if (data_fd_) {
-    ::fallocate(data_fd_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
-                static_cast<off_t>(data_.size()));
-  }
+  // A forked child of the client may keep both memfds alive for ever; their pages need not stay,
+  // nor what was read into them.
+  punch(segment_fd_.get(), segment_.size());
+  punch(data_fd_.get(), data_.size());
 }
 
 }  // namespace kelp

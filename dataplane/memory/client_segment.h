@@ -52,6 +52,7 @@ class ClientSegment {
   int data_fd() const noexcept { return data_fd_.get(); }
 
   /// The client took pages out of its memory: nothing of it is to be believed any more.
+  void condemn() noexcept { condemned_.store(true, std::memory_order_release); }
   bool condemned() const noexcept { return condemned_.load(std::memory_order_acquire); }
 
  private:

@@ -295,6 +295,17 @@ std::vector<VolumeReport> Catalog::reports() const {
   return all;
 }
 
+std::optional<std::pair<VolumePaths, OffsetWidth>> Catalog::files(VolumeId id) const {
+  const std::lock_guard lock(mutex_);
+  // The one of the first volume server, else of a directory without.
+  auto entry = std::ranges::find_if(
+      entries_, [id](const auto& each) { return each.first.id == id && each.first.server != 0; });
+  if (entry == entries_.end()) entry = entries_.find({0, id});
+  if (entry == entries_.end() || !entry->second.found.has_dat) return std::nullopt;
+  const auto width = static_cast<OffsetWidth>(entry->second.report.counters->offset_width.load());
+  return std::pair(entry->second.found.paths, width);
+}
+
 std::vector<DirectoryTrouble> Catalog::troubles() const {
   const std::lock_guard lock(mutex_);
   return troubles_;

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "dataplane/volume/volume.h"
@@ -83,6 +84,8 @@ class Catalog {
   std::vector<DirectoryTrouble> troubles() const;
   /// Those of the open volumes of one server.
   std::vector<std::shared_ptr<Attestation>> attestations(std::uint32_t server) const;
+  /// Of a volume with a .dat, and the width of its index as far as that is known.
+  std::optional<std::pair<VolumePaths, OffsetWidth>> files(VolumeId id) const;
 
  private:
   struct FileIdentity {

@@ -30,6 +30,7 @@ struct WorkerCounters {
   Counter reads;         ///< requests taken, by operation
   Counter stats;
   Counter nops;
+  Counter forwarded;                    ///< of those: handed to the worker that owns the volume
   Counter bytes;                        ///< payload bytes delivered
   std::array<Counter, 32> completions;  ///< by kelp_status
   Counter storage_inline;  ///< reads served from the page cache without leaving the worker
@@ -42,7 +43,7 @@ struct WorkerCounters {
   Counter unattested_reads;     ///< reads sent away since no volume server vouched for the volume
   Counter buffers_held;         ///< deadlines that passed while bytes could still land
   Counter buffers_released;     ///< held buffers let go
-  Counter rings_condemned;      ///< rings cut off for breaking the protocol
+  Counter rings_condemned;      ///< rings cut off, for whatever reason
   Counter clients_condemned;    ///< clients cut off for taking pages out of their memory
 };
 

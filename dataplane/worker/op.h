@@ -24,16 +24,25 @@ enum class OpState : std::uint8_t {
   kReading,      ///< more slices to read, all on the worker
   kStorageWait,  ///< `read` is the storage thread's until it comes back
   kPrivateWait,  ///< `read.request()` is being looked at by the loader, which answers in `outcome`
+  kForwarded,    ///< the worker that owns the volume has it; its answer is to come
 };
+
+struct ForwardLink;
 
 /// The worker owns all of it but for what the state lends to another thread.
 struct Op {
+  /// Nobody waits for the answer any more.
+  bool abandoned() const noexcept { return ring != nullptr && ring->severed(); }
+
   OpState state = OpState::kFree;
   bool answered = false;  ///< completed with KELP_FLAG_BUFFER_HELD; owes only the release
   std::uint8_t restarts = 0;
   OpIndex next = kNoOp;  ///< in the list of its state
   OpIndex previous = kNoOp;
-  ServerRing* ring = nullptr;
+  ServerRing* ring = nullptr;   ///< it came in by; null: through `link`
+  ForwardLink* link = nullptr;  ///< from the worker whose op `origin` it is
+  OpIndex origin = kNoOp;
+  ClientSegment* segment = nullptr;  ///< where `buffer` lies
   Submission submission;
   std::span<std::byte> buffer;
   Ticks taken = 0;     ///< copied out of the ring

@@ -18,6 +18,7 @@ std::uint64_t* words_at(std::byte* base, std::size_t offset) {
 ServerRing::ServerRing(Client& client, std::uint32_t index, UniqueFd client_wake,
                        UniqueFd worker_wake)
     : client_(client),
+      share_(client.shares[index % client.shares.size()]),
       control_(reinterpret_cast<RingControl*>(client.segment->ring_block(index))),
       client_wake_(std::move(client_wake)),
       worker_wake_(std::move(worker_wake)) {

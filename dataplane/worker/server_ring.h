@@ -15,6 +15,7 @@
 namespace kelp {
 
 struct Client;
+struct ClientShare;
 
 class ServerRing {
  public:
@@ -58,12 +59,15 @@ class ServerRing {
   void forget_one() noexcept { --in_flight_; }
 
   Client& client() const noexcept { return client_; }
+  /// What the client has on this ring's worker.
+  ClientShare& share() const noexcept { return share_; }
   int worker_wake_fd() const noexcept { return worker_wake_.get(); }
 
   bool touched = false;  ///< the worker's own mark: completions were written this turn
 
  private:
   Client& client_;
+  ClientShare& share_;
   RingControl* control_;
   RingConsumer<Submission> submissions_;
   RingProducer<Completion> completions_;

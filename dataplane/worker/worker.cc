@@ -32,11 +32,13 @@ Worker::Worker(WorkerOptions options)
       reading_(ops_.get()),
       storage_waits_(ops_.get()),
       private_waits_(ops_.get()),
+      forwarded_(ops_.get()),
       private_read_(std::make_unique<PrivateRead>()),
       private_memory_(std::make_unique<std::byte[]>(kInlinePrivateBytes)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       commands_(kCommandQueue),
       reports_(kCommandQueue) {
+  retune(options_);
   for (OpIndex i = 0; i < options_.ops; ++i) free_.push_back(i);
   storage_ = std::make_unique<StorageThread>(ops_.get(), options_.ops, waker_);
   loader_ = std::make_unique<Loader>(options_.loader, ops_.get(), options_.ops, waker_);
@@ -87,6 +89,12 @@ bool Worker::command(const WorkerCommand& command) noexcept {
   return true;
 }
 
+void Worker::retune(const WorkerOptions& options) noexcept {
+  live_.spin.store(rate_.from_us(options.spin_us), std::memory_order_relaxed);
+  live_.reload_wait_us.store(options.reload_wait_us, std::memory_order_relaxed);
+  live_.inline_inflate_bytes.store(options.inline_inflate_bytes, std::memory_order_relaxed);
+}
+
 std::uint64_t Worker::cpu_time_ns() const noexcept {
   clockid_t clock;
   timespec used{};
@@ -100,11 +108,11 @@ std::uint64_t Worker::cpu_time_ns() const noexcept {
 }
 
 void Worker::run() noexcept {
-  const Ticks spin = rate_.from_us(options_.spin_us);
   while (!stop_.load(std::memory_order_relaxed)) {
     if (poll_once()) continue;
     cpu_relax();
-    if (!options_.always_poll && ticks_now() - last_work_ > spin) sleep();
+    if (options_.always_poll) continue;
+    if (ticks_now() - last_work_ > live_.spin.load(std::memory_order_relaxed)) sleep();
   }
 }
 
@@ -131,8 +139,8 @@ void Worker::sleep() noexcept {
 
 int Worker::sleep_timeout_ms() const noexcept {
   const bool timers = !volume_waits_.empty() || !storage_waits_.empty() ||
-                      !private_waits_.empty() || !retired_.empty() || !leaving_.empty() ||
-                      (draining_ && !drained_reported_);
+                      !private_waits_.empty() || !forwarded_.empty() || !retired_.empty() ||
+                      !leaving_.empty() || (draining_ && !drained_reported_);
   if (timers) return 1;
   return rings_.empty() ? kIdleSleepMs : static_cast<int>(kHeartbeatPeriodMs);
 }
@@ -174,14 +182,29 @@ void Worker::add_ring(ServerRing* ring) noexcept {
   ring->beat();
   ring->show_cpu(cpu_);
   rings_.push_back(ring);
+  ClientShare& share = ring->share();
+  if (share.rings.empty()) shares_.push_back(&share);
+  share.rings.push_back(ring);
+  divide_ops();
 }
 
 void Worker::remove_ring(ServerRing* ring) noexcept {
   ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, ring->worker_wake_fd(), nullptr);
   std::erase(rings_, ring);
+  ClientShare& share = ring->share();
+  std::erase(share.rings, ring);
+  if (share.rings.empty()) std::erase(shares_, &share);
+  divide_ops();
   ring->sever();
   leaving_.push_back(ring);
   finish_removals();
+}
+
+void Worker::divide_ops() noexcept {
+  // An eighth, though a quarter is kept: a client may have one more than its share at a time.
+  const std::size_t clients = std::max<std::size_t>(shares_.size(), 1);
+  scarce_requests_ =
+      static_cast<std::uint32_t>(std::max<std::size_t>(options_.ops / 8 / clients, 1));
 }
 
 void Worker::finish_removals() noexcept {
@@ -285,13 +308,9 @@ void Worker::do_periodic_work() noexcept {
   if (now - last_beat_ > rate_.from_us(kHeartbeatPeriodMs * 1000 / 2)) {
     last_beat_ = now;
     for (ServerRing* ring : rings_) {
-      if (ring->severed()) continue;
-      ring->beat();
-      if (ring->client().segment->condemned()) {
-        counters_.clients_condemned.add();
-        break_ring(*ring);
-      }
+      if (!ring->severed()) ring->beat();
     }
+    break_condemned();
   }
   if (now - last_timers_ < rate_.from_us(kTimerPeriodUs)) return;
   last_timers_ = now;
@@ -299,6 +318,7 @@ void Worker::do_periodic_work() noexcept {
   end_overdue(reading_, now);
   end_overdue(storage_waits_, now);
   end_overdue(private_waits_, now);
+  end_overdue(forwarded_, now);
   finish_removals();
   for (auto& [id, first] : volumes_) {
     for (VolumeSlot* slot = first.get(); slot != nullptr; slot = slot->next.get()) {
@@ -314,13 +334,26 @@ void Worker::do_periodic_work() noexcept {
   }
 }
 
+/// Cuts off clients that took pages out of their memory.
+void Worker::break_condemned() noexcept {
+  for (ClientShare* share : shares_) {
+    bool found = false;
+    for (ServerRing* ring : share->rings) {
+      if (ring->severed() || !ring->client().segment->condemned()) continue;
+      found = true;
+      break_ring(*ring);
+    }
+    if (found) counters_.clients_condemned.add();
+  }
+}
+
 void Worker::end_overdue(OpList& list, Ticks now) noexcept {
   for (OpIndex each = list.first(); each != kNoOp;) {
     const OpIndex index = each;
     each = list.after(each);
     Op& op = ops_[index];
     if (op.state == OpState::kVolumeWait) {
-      if (now < op.volume_deadline && !op.ring->severed()) continue;
+      if (now < op.volume_deadline && !op.abandoned()) continue;
       list.remove(index);
       end(index, now < op.deadline ? KELP_UNAVAILABLE : KELP_DEADLINE);
     } else if (op.state == OpState::kReading) {
@@ -337,6 +370,8 @@ bool Worker::poll_once() noexcept {
   // Messages count as work: a worker about to sleep looks again at a ring it has just been given,
   // since that ring's flag was not up when the others' were.
   std::uint32_t work = take_messages();
+  if (!outgoing_.empty()) [[unlikely]]
+    work += take_forwarded();
   work += drain_submissions();
   work += take_finished_reads();
   work += route_waiting();

@@ -3,7 +3,8 @@
 // Run to completion, one thread, which owns every ring, op and volume it was given: no lock, no
 // allocation, no exception, no log line per request. Others talk to it by messages and read its
 // counters. worker.cc sets up and sleeps; worker_poll.cc is the loop and a request's start and end;
-// worker_read.cc is what lies between.
+// worker_read.cc is what lies between; worker_forward.cc hands requests to
+// other workers.
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
@@ -18,6 +19,7 @@
 #include "dataplane/volume/private_read.h"
 #include "dataplane/worker/client.h"
 #include "dataplane/worker/counters.h"
+#include "dataplane/worker/forwarding.h"
 #include "dataplane/worker/loader.h"
 #include "dataplane/worker/op.h"
 #include "dataplane/worker/server_ring.h"
@@ -30,10 +32,14 @@ namespace kelp {
 
 struct WorkerOptions {
   std::uint32_t index = 0;
-  int cpu = -1;                ///< pinned there; -1: the scheduler's choice
-  bool always_poll = false;    ///< never sleeps: a whole CPU, for the last microsecond
-  std::uint32_t spin_us = 50;  ///< polls this long after the last work before it sleeps
-  std::uint32_t ops = 4096;    ///< requests in work at once
+  std::uint32_t workers = 1;             ///< of the daemon; see owner_of()
+  int cpu = -1;                          ///< pinned there; -1: the scheduler's choice
+  bool always_poll = false;              ///< never sleeps: a whole CPU, for the last microsecond
+  std::uint32_t spin_us = 50;            ///< polls this long after the last work before it sleeps
+  std::uint32_t ops = 4096;              ///< requests in work at once
+  std::uint32_t client_requests = 1024;  ///< of one client, in work at once
+  /// Of one client: no request is taken while those in work have buffers of so many bytes.
+  std::uint64_t client_bytes = 256 << 20;
   std::uint64_t max_timeout_us = 60'000'000;
   std::uint64_t reload_wait_us = 1'000'000;  ///< a read waits this long for an index to load
   std::uint64_t inline_inflate_bytes =
@@ -69,6 +75,10 @@ class Worker {
   explicit Worker(WorkerOptions options);
   ~Worker();
 
+  /// Makes the ways between the workers of a daemon. Before any of them starts or takes a step;
+  /// all of them stop before any is destroyed.
+  static void introduce(const std::vector<std::unique_ptr<Worker>>& workers);
+
   /// Starts the thread, pinned if options.cpu says so. `control` is told when reports are waiting.
   Result<void> start(Waker& control);
   /// Ends the thread. Requests in flight are dropped: drain first.
@@ -77,6 +87,15 @@ class Worker {
   // Control thread. False: the queue is full, try again.
   bool command(const WorkerCommand& command) noexcept;
   std::optional<WorkerReport> take_report() noexcept { return reports_.try_pop(); }
+
+  /// Takes spin_us, reload_wait_us and inline_inflate_bytes of `options`; the rest stays as it was.
+  void retune(const WorkerOptions& options) noexcept;
+  /// The kill switch: while off, every read and stat routed from here on answers KELP_USE_HTTP and
+  /// no volume is touched for it; what is in flight ends as it would. No-ops are answered.
+  void set_serving(bool serving) noexcept {
+    live_.serving.store(serving, std::memory_order_release);
+  }
+  bool serving() const noexcept { return live_.serving.load(std::memory_order_relaxed); }
 
   // Any thread.
   const WorkerCounters& counters() const noexcept { return counters_; }
@@ -91,6 +110,15 @@ class Worker {
   bool poll_once() noexcept;
 
  private:
+  /// What the control thread may change while the worker runs. On a cache line of their own, which
+  /// stays shared until somebody does. relaxed where nothing else is said: a number by itself.
+  struct alignas(128) Live {
+    std::atomic<bool> serving{true};
+    std::atomic<Ticks> spin{0};
+    std::atomic<std::uint64_t> reload_wait_us{0};
+    std::atomic<std::uint64_t> inline_inflate_bytes{0};
+  };
+
   enum class SlotState : std::uint8_t { kLoading, kServing, kUseHttp };
   /// A volume of one server. Those of one id are a list, the lowest server first but for 0, which
   /// is last.
@@ -117,6 +145,7 @@ class Worker {
   void take_closes() noexcept;
   void add_ring(ServerRing* ring) noexcept;
   void remove_ring(ServerRing* ring) noexcept;
+  void divide_ops() noexcept;
   bool report(WorkerReport::Kind kind, ServerRing* ring) noexcept;
   void show_cpu() noexcept;
   void do_periodic_work() noexcept;
@@ -126,14 +155,26 @@ class Worker {
 
   // worker_poll.cc
   std::uint32_t drain_submissions() noexcept;
+  std::uint32_t drain_clients() noexcept;
+  std::uint32_t drain_client(ClientShare& share, std::uint32_t budget) noexcept;
   std::uint32_t drain_ring(ServerRing& ring, std::uint32_t budget) noexcept;
   void begin(ServerRing& ring, const Submission& submission, Ticks now) noexcept;
+  void count_begun(ClientShare& share, std::uint64_t bytes) noexcept;
+  void count_ended(ClientShare& share, std::uint64_t bytes) noexcept;
+  void judge(ClientShare& share) noexcept;
   void break_ring(ServerRing& ring) noexcept;
+  void break_condemned() noexcept;
   void answer(Op& op, kelp_status status, const ReadOutcome& outcome) noexcept;
   void answer_held(Op& op) noexcept;
   void end(OpIndex index, const ReadOutcome& outcome) noexcept;
   void end(OpIndex index, kelp_status status) noexcept;
   void publish() noexcept;
+
+  // worker_forward.cc
+  void forward(OpIndex index) noexcept;
+  std::uint32_t take_forwarded() noexcept;
+  void begin_forwarded(ForwardLink& from, const ForwardedRequest& request) noexcept;
+  void send_back(const Op& op, const ReadOutcome& outcome) noexcept;
 
   // worker_read.cc
   std::uint32_t route_waiting() noexcept;
@@ -157,12 +198,19 @@ class Worker {
   void unpin(Op& op) noexcept;
 
   static constexpr std::uint32_t kBatch = 32;
+  /// Taken from one client before the next one's turn, while there are several.
+  static constexpr std::uint32_t kQuantum = 4;
+  /// While more than one client submits, and for so many turns after: what comes next waits for the
+  /// end of a turn, and a batch of 32 reads is twenty times as long as one read.
+  static constexpr std::uint32_t kContendedBatch = 4;
+  static constexpr std::uint64_t kContendedTurns = 4096;
   /// Records up to this size are inflated on the worker. Bounds the worst case, a stream of empty
   /// blocks that yields nothing, to a few milliseconds.
   static constexpr std::size_t kInlinePrivateBytes = 16 * 1024;
 
   const WorkerOptions options_;
   const TickRate& rate_;
+  Live live_;
   std::unique_ptr<Op[]> ops_;
   OpList free_;
   OpList routing_;
@@ -170,9 +218,18 @@ class Worker {
   OpList reading_;
   OpList storage_waits_;
   OpList private_waits_;
+  OpList forwarded_;
+  std::vector<std::shared_ptr<ForwardLink>> outgoing_;  // by worker; empty where there is one
+  std::vector<std::shared_ptr<ForwardLink>> incoming_;
   std::vector<ServerRing*> rings_;
   std::vector<ServerRing*> leaving_;  // removed, with requests in flight
+  std::vector<ClientShare*> shares_;  // of the clients those rings belong to
   std::uint32_t next_ring_ = 0;
+  std::uint32_t next_share_ = 0;
+  const ClientShare* last_served_ = nullptr;  // compared only
+  std::uint64_t client_turns_ = 0;
+  std::uint64_t contended_until_ = 0;  // of those turns
+  std::uint32_t scarce_requests_ = 0;  // what each of them may have in work while ops are scarce
   absl::flat_hash_map<std::uint32_t, std::unique_ptr<VolumeSlot>> volumes_;
   CloseWatch closes_;
   std::vector<std::unique_ptr<Volume>> retired_;  // replaced, waiting for their last read

@@ -1,10 +1,13 @@
 // A request's start and end: out of the submission ring, into the completion ring.
+#include <algorithm>
+
 #include "dataplane/worker/worker.h"
 #include "shm_ring/wake_flag.h"
 
 namespace kelp {
 
 std::uint32_t Worker::drain_submissions() noexcept {
+  if (shares_.size() > 1) return drain_clients();
   const auto count = static_cast<std::uint32_t>(rings_.size());
   if (count == 0) return 0;
   // Each turn starts one ring further on, so that a busy ring cannot starve those behind it.
@@ -18,12 +21,48 @@ std::uint32_t Worker::drain_submissions() noexcept {
   return taken;
 }
 
+/// Client by client, until the batch is full or each of them had its turn and left some of it: how
+/// many rings a client has gains it nothing. The next turn goes on where this one ends.
+std::uint32_t Worker::drain_clients() noexcept {
+  const auto count = static_cast<std::uint32_t>(shares_.size());
+  const bool contended = ++client_turns_ < contended_until_;
+  const std::uint32_t batch = contended ? kContendedBatch : kBatch;
+  const std::uint32_t quantum = contended ? 1 : kQuantum;
+  std::uint32_t taken = 0;
+  for (std::uint32_t sated = 0; sated < count && taken < batch;) {
+    if (next_share_ >= count) next_share_ = 0;
+    ClientShare& share = *shares_[next_share_++];
+    const std::uint32_t budget = std::min(quantum, batch - taken);
+    const std::uint32_t got = drain_client(share, budget);
+    if (got > 0 && &share != last_served_) {
+      last_served_ = &share;
+      contended_until_ = client_turns_ + kContendedTurns;
+    }
+    taken += got;
+    sated = got < budget ? sated + 1 : 0;
+  }
+  return taken;
+}
+
+std::uint32_t Worker::drain_client(ClientShare& share, std::uint32_t budget) noexcept {
+  const auto count = static_cast<std::uint32_t>(share.rings.size());
+  std::uint32_t taken = 0;
+  for (std::uint32_t i = 0; i < count && taken < budget; ++i) {
+    if (share.next_ring >= count) share.next_ring = 0;
+    ServerRing& ring = *share.rings[share.next_ring++];
+    if (!ring.severed()) taken += drain_ring(ring, budget - taken);
+  }
+  return taken;
+}
+
 std::uint32_t Worker::drain_ring(ServerRing& ring, std::uint32_t budget) noexcept {
   if (!ring.ready()) return 0;
+  const ClientShare& share = ring.share();
   const Ticks now = ticks_now();
   std::uint32_t taken = 0;
   Submission submission;
-  while (taken < budget && !free_.empty()) {
+  // A client that has all it may have in work is left to wait in its rings.
+  while (taken < budget && !free_.empty() && !share.full) {
     const ServerRing::Intake intake = ring.take(submission);
     if (intake == ServerRing::Intake::kEmpty) break;
     if (intake == ServerRing::Intake::kBroken) {
@@ -35,6 +74,26 @@ std::uint32_t Worker::drain_ring(ServerRing& ring, std::uint32_t budget) noexcep
   }
   ring.publish_head();
   return taken;
+}
+
+// Out of line: a no-op, which is counted nowhere, should not pay for them.
+[[gnu::noinline]] void Worker::count_begun(ClientShare& share, std::uint64_t bytes) noexcept {
+  share.begin(bytes);
+  judge(share);
+}
+
+[[gnu::noinline]] void Worker::count_ended(ClientShare& share, std::uint64_t bytes) noexcept {
+  share.end(bytes);
+  judge(share);
+}
+
+void Worker::judge(ClientShare& share) noexcept {
+  // The last quarter of the ops is there for everybody: whoever has little in work gets some.
+  const std::uint32_t most =
+      free_.size() > options_.ops / 4 ? options_.client_requests : scarce_requests_;
+  // relaxed: only this thread writes them.
+  share.full = share.requests.load(std::memory_order_relaxed) >= most ||
+               share.buffer_bytes.load(std::memory_order_relaxed) >= options_.client_bytes;
 }
 
 void Worker::break_ring(ServerRing& ring) noexcept {
@@ -81,6 +140,12 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
   }
   (submission.op == OpCode::kRead ? counters_.reads : counters_.stats).add();
   op.buffer = *buffer;
+  op.segment = ring.client().segment.get();
+  count_begun(ring.share(), op.buffer.size());
+  if (owner_of(submission.volume, options_.workers) != options_.index) [[unlikely]] {
+    forward(index);
+    return;
+  }
   op.state = OpState::kRouting;
   routing_.push_back(index);
 }
@@ -115,7 +180,7 @@ void Worker::answer(Op& op, kelp_status status, const ReadOutcome& outcome) noex
 
 void Worker::answer_held(Op& op) noexcept {
   op.answered = true;
-  if (op.ring->severed()) return;
+  if (op.ring == nullptr || op.abandoned()) return;
   counters_.buffers_held.add();
   ReadOutcome outcome;
   outcome.flags = KELP_FLAG_BUFFER_HELD;
@@ -130,7 +195,9 @@ void Worker::end(OpIndex index, kelp_status status) noexcept {
 
 void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
   Op& op = ops_[index];
-  if (op.ring->severed()) {
+  if (op.ring == nullptr) [[unlikely]] {
+    send_back(op, outcome);
+  } else if (op.ring->severed()) {
     op.ring->forget_one();
   } else if (op.answered) {
     counters_.buffers_released.add();
@@ -144,6 +211,8 @@ void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
   unpin(op);
   op.state = OpState::kFree;
   free_.push_back(index);
+  if (!op.buffer.empty() && op.ring != nullptr) [[unlikely]]
+    count_ended(op.ring->share(), op.buffer.size());
 }
 
 void Worker::publish() noexcept {

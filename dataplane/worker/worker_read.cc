@@ -47,13 +47,19 @@ std::uint32_t Worker::route_waiting() noexcept {
   batch_began_ = ticks_now();
   // Bounded: thousands may have waited for one volume.
   const std::uint32_t count = std::min(routing_.size(), kBatch);
+  // acquire pairs with the release in set_serving(): looked at after the submissions were copied
+  // out, so one that was sent after a switch was thrown finds it thrown.
+  if (!live_.serving.load(std::memory_order_acquire)) [[unlikely]] {
+    for (std::uint32_t i = 0; i < count; ++i) end(routing_.pop_front(), KELP_USE_HTTP);
+    return count;
+  }
   for (std::uint32_t i = 0; i < count; ++i) route(routing_.pop_front());
   return count;
 }
 
 void Worker::route(OpIndex index) noexcept {
   Op& op = ops_[index];
-  if (op.ring->severed()) {  // nobody waits for it any more
+  if (op.abandoned()) {  // nobody waits for it any more
     end(index, KELP_DEADLINE);
     return;
   }
@@ -165,7 +171,8 @@ void Worker::wait_for_volume(OpIndex index) noexcept {
     return;
   }
   counters_.volume_waits.add();
-  const Ticks patience = ticks_now() + rate_.from_us(options_.reload_wait_us);
+  const Ticks patience =
+      ticks_now() + rate_.from_us(live_.reload_wait_us.load(std::memory_order_relaxed));
   op.volume_deadline = std::min(op.deadline, patience);
   op.state = OpState::kVolumeWait;
   volume_waits_.push_back(index);
@@ -225,7 +232,7 @@ std::uint32_t Worker::continue_reads() noexcept {
   for (std::uint32_t i = 0; i < count; ++i) {
     const OpIndex index = reading_.pop_front();
     // Between two slices nothing writes into the buffer, so the deadline is final.
-    if (now >= ops_[index].deadline || ops_[index].ring->severed()) {
+    if (now >= ops_[index].deadline || ops_[index].abandoned()) {
       end(index, KELP_DEADLINE);
     } else {
       advance(index);
@@ -255,7 +262,7 @@ std::uint32_t Worker::take_finished_reads() noexcept {
 
 void Worker::read_privately(OpIndex index) noexcept {
   Op& op = ops_[index];
-  if (op.answered || op.ring->severed()) {  // nobody waits for the bytes any more
+  if (op.answered || op.abandoned()) {  // nobody waits for the bytes any more
     end(index, KELP_DEADLINE);
     return;
   }
@@ -284,7 +291,7 @@ bool Worker::try_private_inline(Op& op, ReadOutcome& outcome) noexcept {
     private_read_->io_done(result);
   }
   if (private_read_->next() == PrivateRead::Next::kInflate) {
-    private_read_->inflate(options_.inline_inflate_bytes);
+    private_read_->inflate(live_.inline_inflate_bytes.load(std::memory_order_relaxed));
   }
   // It grows larger than it looked: the loader starts over, in turns.
   if (private_read_->next() != PrivateRead::Next::kDone) return false;
@@ -294,7 +301,10 @@ bool Worker::try_private_inline(Op& op, ReadOutcome& outcome) noexcept {
 
 void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
   Op& op = ops_[index];
-  if (op.answered || op.ring->severed()) {
+  // Storage found no memory behind the buffer: as good as a fault of our own.
+  if (outcome.status == KELP_INVALID) [[unlikely]]
+    op.segment->condemn();
+  if (op.answered || op.abandoned()) {
     end(index, KELP_DEADLINE);
     return;
   }

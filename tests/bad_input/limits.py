@@ -185,3 +185,18 @@ def strangers_who_say_nothing_take_all_descriptors_for_a_moment_only(scene: Scen
                 expect(spent < 0.4, f"kelpd spins over {name}: {spent:.2f} s of CPU in one second")
             wait_for("the next client", lambda: reads(kelpd, row), kelpd)
             is_alive(kelpd)
+
+
+@promise("limits")
+def a_kelpd_that_may_start_no_thread_says_so(scene: Scene) -> None:
+    as_nobody = scene.as_nobody()
+    if not as_nobody:
+        raise Skipped("needs root: the limit counts all of a user's processes")
+    programs = scene.programs_for_nobody()
+    run_dir = scene.home / "run"
+    run_dir.mkdir()
+    scene.for_nobody(run_dir)
+    command = [*as_nobody, "prlimit", "--nproc=1:1", programs / "kelpd", "--volume-dir", scene.volumes(), "--run-dir", run_dir]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
+    expect(done.returncode == 1, f"exit code {done.returncode}: {done.stderr!r}")
+    expect(b"cannot start the threads" in done.stderr and b"RLIMIT_NPROC" in done.stderr, f"no sentence in {done.stderr!r}")

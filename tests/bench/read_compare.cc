@@ -16,9 +16,9 @@
 #include <string>
 #include <vector>
 
-#include "bench/http_connection.h"
 #include "bench/kelp_client.h"
-#include "bench/samples.h"
+#include "tools/bench/http_connection.h"
+#include "tools/bench/samples.h"
 
 namespace kelp::bench {
 namespace {

@@ -59,7 +59,8 @@ TEST_CASE("docs/configuration.md has the row of every key") {
   const std::string text = read_text(kDocs);
   for (const ConfigKey& key : kelp::config_keys()) {
     const std::string row = "| `" + std::string(key.name) + "` | " + default_text(key) + " | " +
-                            key.accepts + " | " + std::string(key.help) + " |";
+                            key.accepts + " | " + std::string(key.help) +
+                            (key.reloadable ? " *Reloadable.*" : "") + " |";
     CHECK_MESSAGE(text.find(row) != std::string::npos, row);
   }
 }

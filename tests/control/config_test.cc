@@ -51,10 +51,14 @@ TEST_CASE("every value of a file arrives in its struct") {
   loader.flags.volume_dirs.clear();
   const std::string data = loader.dir.path();
   const Result<Config> config = loader.load(
-      "[daemon]\nrun_dir = \"/r\"\nlog_level = \"error\"\ndrain_timeout_ms = 0\n"
+      "[daemon]\nrun_dir = \"/r\"\nlog_level = \"error\"\nlog_format = \"json\"\n"
+      "user = \"u\"\ngroup = \"g\"\ndrain_timeout_ms = 0\n"
       "[worker]\ncpus = [1]\npolling = \"poll\"\nspin_us = 100000\nops = 64\n"
       "[client]\nring_entries = 65536\nmax_clients = 1\nmax_channels = 1\n"
       "max_data_bytes = \"64KiB\"\nmax_timeout_ms = 1\nhugepages = \"require\"\n"
+      "max_requests = 7\nmax_request_bytes = \"1MiB\"\nmax_clients_per_uid = 3\n"
+      "max_channels_per_uid = 4\nmax_data_bytes_per_uid = \"5KiB\"\n"
+      "allow_uids = [0, 4294967294]\nallow_gids = [100]\n"
       "socket_mode = \"0600\"\nsocket_group = \"kelp\"\n"
       "[target]\nrescan_ms = 100\ngzip_max_output_bytes = 65536\ngzip_max_ratio = 1\n"
       "inline_inflate_bytes = 0\nreload_wait_ms = 0\n"
@@ -63,6 +67,9 @@ TEST_CASE("every value of a file arrives in its struct") {
   REQUIRE(config);
   CHECK(config->daemon.run_dir == "/r");
   CHECK(config->daemon.log_level == kelp::LogLevel::kError);
+  CHECK(config->daemon.log_format == kelp::LogFormat::kJson);
+  CHECK(config->daemon.user == "u");
+  CHECK(config->daemon.group == "g");
   CHECK(config->daemon.drain_timeout_ms == 0);
   CHECK(config->worker.cpus == std::vector{1});
   CHECK(config->worker.polling == kelp::Polling::kPoll);
@@ -73,6 +80,13 @@ TEST_CASE("every value of a file arrives in its struct") {
   CHECK(config->client.max_channels == 1);
   CHECK(config->client.max_data_bytes == 65536);
   CHECK(config->client.max_timeout_ms == 1);
+  CHECK(config->client.max_requests == 7);
+  CHECK(config->client.max_request_bytes == 1 << 20);
+  CHECK(config->client.max_clients_per_uid == 3);
+  CHECK(config->client.max_channels_per_uid == 4);
+  CHECK(config->client.max_data_bytes_per_uid == 5120);
+  CHECK(config->client.allow_uids == std::vector<std::uint32_t>{0, 4294967294});
+  CHECK(config->client.allow_gids == std::vector<std::uint32_t>{100});
   CHECK(config->client.hugepages == kelp::HugePages::kRequire);
   CHECK(config->client.socket_mode == 0600);
   CHECK(config->client.socket_group == "kelp");
@@ -325,4 +339,16 @@ TEST_CASE("a file that may not be read is named") {
   ::chmod(loader.dir.write("kelpd.toml", "").c_str(), 0);
   loader.flags.config_file = loader.dir / "kelpd.toml";
   CHECK(kelp::load_config(loader.flags, kNoFile).error().os_error == EACCES);
+}
+
+TEST_CASE("a list of users or groups holds ids the kernel knows, and nothing else") {
+  Loader loader;
+  CHECK(loader.error("[client]\nallow_uids = [-1]\n").find("list of ids, 0..4294967294") !=
+        std::string::npos);
+  CHECK(loader.error("[client]\nallow_uids = [4294967295]\n").find("list of ids") !=
+        std::string::npos);
+  CHECK(loader.error("[client]\nallow_gids = 100\n").find("like [1000]") != std::string::npos);
+  CHECK(loader.error("[client]\nallow_gids = [\"kelp\"]\n").find("list that holds") !=
+        std::string::npos);
+  CHECK(loader.load("[client]\nallow_uids = []\n")->client.allow_uids.empty());
 }

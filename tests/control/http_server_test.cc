@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <atomic>
 #include <stdexcept>
+#include <thread>
 
 #include "control/served_http.h"
 
@@ -14,7 +16,7 @@ using kelp::test::ServedHttp;
 namespace {
 
 HttpResponse text_answer(std::string body) {
-  return {200, "text/plain", std::move(body), {}};
+  return {200, "text/plain", std::move(body), {}, {}};
 }
 
 /// Says back what it was asked.
@@ -137,6 +139,66 @@ TEST_CASE("a handler that throws becomes a 500, and the server goes on") {
   });
   CHECK(has(http.get("/bad"), "{\"error\":\"no \\\"luck\\\"\"}"));
   CHECK(has(http.get("/good"), "fine"));
+}
+
+TEST_CASE("an answer that comes later keeps nobody else waiting") {
+  std::atomic<bool> there{false};
+  const ServedHttp http([&](const HttpRequest& request) {
+    HttpResponse answer = text_answer("at once");
+    if (request.path == "/later") {
+      answer.later = [&]() -> std::optional<HttpResponse> {
+        if (!there) return std::nullopt;
+        return text_answer("at last");
+      };
+    }
+    return answer;
+  });
+  const auto waiting = http.connect();
+  kelp::test::send_text(waiting, "GET /later HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+  CHECK(has(http.get("/now"), "at once"));
+  there = true;
+  CHECK(has(kelp::test::receive_all(waiting), "at last"));
+}
+
+TEST_CASE("a server may end, and a client leave, while an answer is waited for") {
+  std::atomic<int> asked{0};
+  std::atomic<bool> there{false};
+  {
+    const ServedHttp http([&](const HttpRequest&) {
+      ++asked;
+      HttpResponse answer;
+      answer.later = [&]() -> std::optional<HttpResponse> {
+        if (!there) return std::nullopt;
+        return text_answer("x");
+      };
+      return answer;
+    });
+    const std::string request = "GET /later HTTP/1.1\r\nHost: x\r\n\r\n";
+    {
+      const auto leaves = http.connect();
+      kelp::test::send_text(leaves, request);
+      while (asked < 1) std::this_thread::yield();
+    }
+    there = true;
+    CHECK(has(http.get("/"), "x"));
+    there = false;
+    const auto stays = http.connect();
+    kelp::test::send_text(stays, request);
+    while (asked < 3) std::this_thread::yield();
+  }
+  CHECK(asked == 3);
+}
+
+TEST_CASE("a path below a prefix has the prefix's handler, and an exact one goes first") {
+  kelp::HttpRoutes routes;
+  routes.add_prefix("GET", "/volumes/", [](const HttpRequest& request) {
+    return text_answer("below " + request.path);
+  });
+  routes.add("GET", "/volumes/all", [](const HttpRequest&) { return text_answer("all"); });
+  CHECK(routes({"GET", "/volumes/3/needles", {}}).body == "below /volumes/3/needles");
+  CHECK(routes({"GET", "/volumes/all", {}}).body == "all");
+  CHECK(routes({"GET", "/volumes", {}}).status == 404);
+  CHECK(routes({"POST", "/volumes/3", {}}).status == 405);
 }
 
 TEST_CASE("an error sentence of any bytes is valid JSON") {

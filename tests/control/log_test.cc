@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <thread>
 #include <vector>
 
+#include "control/log_limiter.h"
 #include "control/temp_dir.h"
 
 using kelp::LogLevel;
@@ -64,6 +66,51 @@ TEST_CASE("log lines below the level are dropped") {
   });
   CHECK(lines_in(text) == 2);
   CHECK(text.find("dropped") == std::string::npos);
+}
+
+TEST_CASE("as JSON a log line is one object, whatever the values hold") {
+  const std::string text = stderr_of([] {
+    kelp::set_log_format(kelp::LogFormat::kJson);
+    kelp::log_warning("volume \"3\"", {{"dir", "a\nb"}, {"odd", "\xff"}});
+    kelp::set_log_format(kelp::LogFormat::kText);
+    kelp::log_info("as before");
+  });
+  REQUIRE(lines_in(text) == 2);
+  const auto line = nlohmann::json::parse(text.substr(0, text.find('\n')));
+  CHECK(line["level"] == "warning");
+  CHECK(line["message"] == "volume \"3\"");
+  CHECK(line["dir"] == "a\nb");
+  CHECK(line["odd"] == "\xef\xbf\xbd");
+  CHECK(line["time"].get<std::string>().ends_with("Z"));
+  CHECK(text.ends_with("Z info    as before\n"));
+}
+
+TEST_CASE("a limiter lets a burst through, then so many a second, and counts the rest") {
+  kelp::LogLimiter limiter("test", LogLevel::kInfo, 3, 2);
+  const kelp::LogLimiter::Clock::time_point start{std::chrono::hours(1)};
+  const auto lines = [&](std::chrono::milliseconds after) {
+    int allowed = 0;
+    for (int i = 0; i < 10; ++i) allowed += limiter.allow(start + after) ? 1 : 0;
+    return allowed;
+  };
+  CHECK(lines(std::chrono::milliseconds(0)) == 3);
+  CHECK(lines(std::chrono::milliseconds(400)) == 0);
+  CHECK(lines(std::chrono::milliseconds(1000)) == 2);
+  CHECK(limiter.take_suppressed() == 25);
+  CHECK(limiter.take_suppressed() == 0);
+  CHECK(lines(std::chrono::hours(1)) == 3);
+}
+
+TEST_CASE("lines that were left out are told by kind, once, and only where there are some") {
+  kelp::LogLimiter limiter("bad request", LogLevel::kInfo, 1, 0);
+  const std::string text = stderr_of([&] {
+    kelp::log_suppressed();
+    for (int i = 0; i < 3; ++i) limiter.allow();
+    kelp::log_suppressed();
+    kelp::log_suppressed();
+  });
+  CHECK(text.ends_with("log lines were left out event=\"bad request\" count=2\n"));
+  CHECK(lines_in(text) == 1);
 }
 
 TEST_CASE("log lines of several threads do not mix") {

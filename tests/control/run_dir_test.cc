@@ -79,3 +79,14 @@ TEST_CASE("a place that cannot be a run directory is refused by name") {
   CHECK_FALSE(RunDir::claim(dir / "trap"));
   CHECK(kelp::test::read_text(dir / "file").empty());
 }
+
+TEST_CASE("a directory of another user is refused, since that user could replace the sockets") {
+  const TempDir dir;
+  REQUIRE(::mkdir((dir / "theirs").c_str(), 0755) == 0);
+  if (::chown((dir / "theirs").c_str(), 12345, 12345) != 0) {
+    MESSAGE("skipped: needs root to make a directory of another user");
+    return;
+  }
+  CHECK(RunDir::claim(dir / "theirs").error().what.find("belongs to uid 12345") !=
+        std::string::npos);
+}

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "bench/http_connection.h"
+#include "tools/bench/http_connection.h"
 #include "bench/kelp_client.h"
 #include "live/content.h"
 #include "live/judge.h"

@@ -103,4 +103,30 @@ TEST_CASE("ticks and microseconds convert there and back") {
   }
 }
 
+TEST_CASE("two histograms added up answer as one that recorded everything") {
+  const auto whole = std::make_unique<Histogram>(), first = std::make_unique<Histogram>(),
+             second = std::make_unique<Histogram>();
+  for (std::uint64_t value = 1; value < 100'000; value += 7) {
+    whole->record(value);
+    (value % 3 == 0 ? first : second)->record(value);
+  }
+  first->add(*second);
+  CHECK(first->count() == whole->count());
+  CHECK(first->max() == whole->max());
+  for (std::size_t i = 0; i < Histogram::kBuckets; ++i) {
+    REQUIRE(first->count_in(i) == whole->count_in(i));
+  }
+}
+
+TEST_CASE("what is left after taking a snapshot away is what came since") {
+  const auto running = std::make_unique<Histogram>(), before = std::make_unique<Histogram>();
+  for (std::uint64_t value : {5u, 900'000u}) running->record(value);
+  before->add(*running);
+  for (std::uint64_t value : {5u, 70u}) running->record(value);
+  running->subtract(*before);
+  CHECK(running->count() == 2);
+  CHECK(running->quantile(0.5) == 5);
+  CHECK(running->max() == 70);
+}
+
 }  // namespace

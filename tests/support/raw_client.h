@@ -17,18 +17,24 @@ namespace kelp::test {
 class RawClient {
  public:
   explicit RawClient(const TestDaemon& daemon, std::uint32_t channels = 1,
-                     std::uint64_t data_bytes = 1 << 20) {
-    auto connected = connect_seqpacket(daemon.socket_path(), 5000);
+                     std::uint64_t data_bytes = 1 << 20)
+      : RawClient(daemon.socket_path(), channels, data_bytes) {}
+  /// Throws the daemon's own sentence where it refuses.
+  RawClient(const std::string& socket_path, std::uint32_t channels, std::uint64_t data_bytes,
+            const std::string& name = "") {
+    auto connected = connect_seqpacket(socket_path, 5000);
     if (!connected) throw std::runtime_error(connected.error().what);
     socket = std::move(*connected);
     AttachRequest request;
     request.channels = channels;
     request.data_bytes = data_bytes;
+    name.copy(request.name.data(), request.name.size());
     if (!send_message(socket.get(), std::as_bytes(std::span(&request, 1)), {})) {
       throw std::runtime_error("cannot ask");
     }
     auto received = receive_message(socket.get(), std::as_writable_bytes(std::span(&reply, 1)));
     if (!received || received->bytes != sizeof reply) throw std::runtime_error("no reply");
+    if (reply.status != 0) throw std::runtime_error(reply.message.data());
     fds = std::move(received->fds);
     layout = {reply.channels, reply.submission_entries, reply.completion_entries};
     auto mapped = Mapping::map_shared(fds[0].get(), layout.segment_bytes(), "the rings");

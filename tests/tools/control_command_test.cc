@@ -20,7 +20,7 @@ struct FakeDaemon {
   explicit FakeDaemon(std::string body, int status = 200)
       : http(
             [=](const HttpRequest&) {
-              return HttpResponse{status, "application/json", body, {}};
+              return HttpResponse{status, "application/json", body, {}, {}};
             },
             {}, "control.sock") {}
   kelp::test::ServedHttp http;

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "support/hugepages.h"
@@ -92,14 +93,31 @@ TEST_CASE("holes a client punches into ordinary memory read as zeroes and condem
   CHECK_FALSE(segment->condemned());
 }
 
-TEST_CASE("the pages of a destroyed segment are gone, whoever still holds the descriptor") {
+TEST_CASE("the pages of a destroyed segment are gone, and a mapping that stays reads zeroes") {
   auto segment = make(1 << 20);
   std::memset(segment->resolve(0, 1 << 20)->data(), 0x55, 1 << 20);
-  const UniqueFd kept(::dup(segment->data_fd()));
+  std::memset(segment->ring_block(0), 0x66, kLayout.ring_bytes());
+  const std::size_t ring_bytes = kLayout.segment_bytes();
+  const UniqueFd data_fd(::dup(segment->data_fd()));
+  const UniqueFd rings_fd(::dup(segment->segment_fd()));
+  // What a forked child of the client would have.
+  const auto data = Mapping::map_shared(data_fd.get(), 1 << 20, "a child's data");
+  const auto rings = Mapping::map_shared(rings_fd.get(), ring_bytes, "a child's rings");
+  REQUIRE((data && rings));
+  REQUIRE(data->data()[4096] == std::byte{0x55});
+  REQUIRE(rings->data()[kPageBytes] == std::byte{0x66});
   segment.reset();
-  struct stat facts {};
-  REQUIRE(::fstat(kept.get(), &facts) == 0);
-  CHECK(facts.st_blocks == 0);
+  for (const int fd : {data_fd.get(), rings_fd.get()}) {
+    struct stat facts {};
+    REQUIRE(::fstat(fd, &facts) == 0);
+    CHECK(facts.st_blocks == 0);
+  }
+  const auto is_zero = [](const Mapping& mapping) {
+    return std::all_of(mapping.data(), mapping.data() + mapping.size(),
+                       [](std::byte byte) { return byte == std::byte{0}; });
+  };
+  CHECK(is_zero(*data));
+  CHECK(is_zero(*rings));
 }
 
 TEST_CASE("hugepages that are required and not there are an error that says what to do") {

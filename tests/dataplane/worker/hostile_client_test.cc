@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstring>
@@ -261,6 +262,111 @@ TEST_CASE("a client that scribbles while it reads may get CORRUPT, others get th
   submitter.join();
   CHECK(wrong == 0);
   CHECK(served.daemon->broken_rings() == 0);
+}
+
+TEST_CASE(
+    "a checksum spoilt in the client's memory is computed again and not held against anyone") {
+  Served served(Drive::kPumped);
+  served.volume.put(2, 7, pattern(1 << 20, 2));
+  TestClient witness(*served.daemon);
+  REQUIRE(witness.read_when_served(served.fid).status == KELP_OK);
+  RawClient hostile(*served.daemon, 1, 1 << 20);
+  std::atomic<bool> over{false};
+  std::thread scribbler([&] {
+    std::mt19937_64 random(5);
+    auto* const words = reinterpret_cast<std::uint64_t*>(hostile.data.data());
+    while (!over.load()) __atomic_store_n(words + random() % 131072, random(), __ATOMIC_RELAXED);
+  });
+  const WorkerCounters& counters = served.daemon->worker().counters();
+  std::uint32_t index = 0;
+  const bool spoilt = eventually([&] {
+    Submission entry = served.read(index);
+    entry.needle = 2;
+    entry.cookie = 7;
+    entry.length_bytes = 1 << 20;
+    hostile.set_completion_head(index);
+    hostile.put(index, entry);
+    eventually([&] { return hostile.completion(index).sequence == index + 1; });
+    CHECK(hostile.completion(index).status == KELP_OK);
+    ++index;
+    return counters.private_handed_over.value() >= 3;
+  });
+  over.store(true);
+  scribbler.join();
+  CHECK(spoilt);
+  for (const VolumeReport& volume : served.daemon->worker().loader().catalog().reports()) {
+    CHECK(volume.counters->corrupt.load() == 0);
+  }
+  CHECK(witness.run(witness.read(served.fid)).status == KELP_OK);
+}
+
+TEST_CASE("doorbells rung without end, and filled up, cost others nothing but time") {
+  Served served(Drive::kThread);
+  TestClient witness(*served.daemon);
+  REQUIRE(witness.read_when_served(served.fid).status == KELP_OK);
+  RawClient hostile(*served.daemon, 2, 64 * 1024);
+  const int bell = hostile.fds[4].get();  // two memories, two wake sockets, then the eventfds
+  const std::uint64_t most = UINT64_MAX - 1;
+  // The second ring's counter is full for good, as is its wake socket in a moment.
+  REQUIRE(::write(hostile.fds[5].get(), &most, sizeof most) == sizeof most);
+  std::atomic<bool> over{false};
+  std::thread ringer([&] {
+    const std::uint64_t one = 1;
+    for (std::uint32_t index = 0; !over.load(); ++index) {
+      static_cast<void>(!::write(bell, &one, sizeof one));
+      for (std::uint32_t ring = 0; ring < 2; ++ring) {
+        hostile.set_completion_head(index, ring);
+        __atomic_store_n(&hostile.control(ring).client_sleeps, 1U, __ATOMIC_RELAXED);
+        hostile.put(index, served.read(index), ring);
+        while (hostile.completion(index, ring).sequence != index + 1 && !over.load()) {
+          static_cast<void>(!::write(bell, &one, sizeof one));
+        }
+      }
+    }
+  });
+  const auto data = pattern(3000, 1);
+  int wrong = 0;
+  for (int i = 0; i < 500; ++i) {
+    const kelp_completion done = witness.run(witness.read(served.fid));
+    if (done.status != KELP_OK || std::memcmp(witness.buffer, data.data(), 3000) != 0) ++wrong;
+  }
+  over.store(true);
+  ringer.join();
+  CHECK(wrong == 0);
+  CHECK(served.daemon->broken_rings() == 0);
+  // And with quiet the worker sleeps again.
+  const std::uint64_t sleeps = served.daemon->worker().counters().sleeps.value();
+  CHECK(eventually([&] { return served.daemon->worker().counters().sleeps.value() > sleeps; }));
+}
+
+TEST_CASE("a request changes nothing outside its buffer, however it ends") {
+  Served served;
+  served.volume.put(2, 7, pattern(3000, 9));
+  RawClient client(*served.daemon, 1, 64 * 1024);
+  std::memset(client.data.data(), 0xee, client.data.size());
+  std::uint32_t index = 0;
+  const auto run = [&](auto change) {
+    Submission entry = served.read(index);
+    entry.buffer_offset_bytes = 8192;
+    change(entry);
+    const Completion done = served.answer_to(client, index, entry);
+    ++index;
+    return done.status;
+  };
+  CHECK(run([](auto&) {}) == KELP_OK);
+  CHECK(run([](auto& e) { e.cookie = 1; }) == KELP_WRONG_COOKIE);
+  CHECK(run([](auto& e) { e.needle = 99; }) == KELP_NOT_FOUND);
+  CHECK(run([](auto& e) { e.offset_bytes = 2999; }) == KELP_OK);
+  CHECK(run([](auto& e) { e.offset_bytes = 3001; }) == KELP_RANGE);
+  CHECK(run([](auto& e) { e.length_bytes = 1; }) == KELP_OK);
+  CHECK(run([](auto& e) { e.op = OpCode::kStat; }) == KELP_OK);
+  CHECK(run([](auto& e) { e.op = OpCode{9}; }) == KELP_INVALID);
+  CHECK(run([](auto& e) { e.volume = 77; }) == KELP_UNAVAILABLE);
+  std::size_t changed = 0;
+  for (std::size_t i = 0; i < client.data.size(); ++i) {
+    if ((i < 8192 || i >= 8192 + 4096) && client.data.data()[i] != std::byte{0xee}) ++changed;
+  }
+  CHECK(changed == 0);
 }
 
 TEST_CASE("rings full of noise, rewritten all the time, break nothing but themselves") {

@@ -56,6 +56,27 @@ TEST_CASE("what the server acknowledged is shown by the very next read") {
   }
 }
 
+TEST_CASE("while a worker does not serve, reads go to HTTP, volumes rest and no-ops are answered") {
+  Served served;
+  const kelp_fid fid = served.volume.put(1, 2, pattern(100, 1));
+  served.start();
+  TestClient client(*served.daemon);
+  REQUIRE(client.read_when_served(fid).status == KELP_OK);
+  served.daemon->worker().set_serving(false);
+  const std::uint64_t read_before =
+      served.counters().storage_inline.value() + served.counters().storage_waits.value();
+  kelp_request stat = client.read(fid);
+  stat.op = KELP_OP_STAT;
+  CHECK(client.run(client.read(fid)).status == KELP_USE_HTTP);
+  CHECK(client.run(stat).status == KELP_USE_HTTP);
+  CHECK(client.run(client.read({99, 2, 1})).status == KELP_USE_HTTP);
+  CHECK(client.run(client.nop(1)).status == KELP_OK);
+  CHECK(served.counters().storage_inline.value() + served.counters().storage_waits.value() ==
+        read_before);
+  served.daemon->worker().set_serving(true);
+  CHECK(client.run(client.read(fid)).status == KELP_OK);
+}
+
 TEST_CASE("stat tells the size, the checksum and how the record lies there") {
   Served served;
   const auto data = pattern(777, 1);

@@ -1,0 +1,159 @@
+// What operators ask for: reports, reload, drain, the kill switch; by HTTP and by signal.
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "control/daemon.h"
+#include "control/daemon_options.h"
+#include "control/log.h"
+
+namespace kelp {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+/// What a drain waits at least: a worker needs a moment to say that nothing is in flight.
+constexpr std::chrono::milliseconds kShortestDrain{200};
+
+std::string names(const std::vector<ConfigChange>& changes) {
+  std::string text;
+  for (const ConfigChange& change : changes) text += (text.empty() ? "" : " ") + change.key;
+  return text;
+}
+
+}  // namespace
+
+HttpRoutes Daemon::routes() {
+  HttpRoutes routes;
+  const auto json = [&](const char* path, std::string (*report)(const ReportSources&)) {
+    routes.add("GET", path, [this, report](const HttpRequest&) {
+      HttpResponse response;
+      response.body = report(sources());
+      return response;
+    });
+  };
+  json("/health", health_json);
+  json("/stats", stats_json);
+  json("/volumes", volumes_json);
+  json("/config", config_json);
+  routes.add("GET", "/clients", [this](const HttpRequest&) {
+    HttpResponse response;
+    response.body = clients_json(attach_->client_reports());
+    return response;
+  });
+  routes.add_prefix("GET", "/volumes/", [this](const HttpRequest& request) {
+    return listing_.answer(request, workers_.front()->loader().catalog());
+  });
+  routes.add("GET", "/metrics", [this](const HttpRequest&) {
+    HttpResponse response;
+    response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+    response.body = metrics_text(sources());
+    return response;
+  });
+  add_operator_routes(routes);
+  return routes;
+}
+
+void Daemon::add_operator_routes(HttpRoutes& routes) {
+  routes.add("POST", "/reload", [this](const HttpRequest&) {
+    const Result<ConfigReload> done = reload();
+    if (!done) return http_error(422, done.error().what);
+    HttpResponse response;
+    response.body = reload_json(*done);
+    return response;
+  });
+  const auto action = [&](const char* path, const char* status, auto act) {
+    routes.add("POST", path, [this, status, act](const HttpRequest&) {
+      act(*this);
+      HttpResponse response;
+      response.body = std::string("{\"status\": \"") + status + "\"}\n";
+      return response;
+    });
+  };
+  action("/drain", "draining", [](Daemon& daemon) { daemon.start_drain("POST /drain"); });
+  action("/disable", "disabled", [](Daemon& daemon) { daemon.set_serving(false); });
+  action("/enable", "enabled", [](Daemon& daemon) { daemon.set_serving(true); });
+}
+
+ReportSources Daemon::sources() const {
+  ReportSources sources;
+  sources.config = &config_;
+  for (const auto& worker : workers_) sources.workers.push_back(worker.get());
+  sources.clients = attach_->clients();
+  sources.hugepage_note = attach_->hugepage_note();
+  sources.servers = servers_.get();
+  sources.draining = drain_deadline_.has_value();
+  sources.disabled = disabled_;
+  sources.reload_error = reload_error_;
+  sources.started = started_;
+  return sources;
+}
+
+void Daemon::take_signals() {
+  signalfd_siginfo info;
+  while (::read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+    if (info.ssi_signo == SIGHUP) {
+      // What it came to is in the log, and in /health.
+      [[maybe_unused]] const auto done = reload();
+    } else if (drain_deadline_) {
+      log_warning("second signal: stops without waiting for requests in flight");
+      leave_at_once();
+    } else {
+      start_drain("signal " + std::to_string(info.ssi_signo));
+    }
+  }
+}
+
+Result<ConfigReload> Daemon::reload() {
+  service_.reloading();
+  CommandLine flags = flags_;
+  // The file that was read at the start, also where nobody named it: if it is gone now, that is an
+  // error and not a wish for the defaults.
+  if (!config_.file.empty()) flags.config_file = config_.file;
+  const Result<Config> wanted = load_config(flags);
+  service_.ready();  // reloaded or not, clients are served
+  if (!wanted) {
+    reload_error_ = wanted.error().what;
+    log_error("the configuration is not reloaded, the old settings stay",
+              {{"reason", reload_error_}});
+    return tl::unexpected(wanted.error());
+  }
+  reload_error_.clear();
+  ConfigReload done = apply_reload(config_, *wanted);
+  set_log_level(config_.daemon.log_level);
+  set_log_format(config_.daemon.log_format);
+  attach_->set_limits(attach_limits(config_.client));
+  for (std::uint32_t i = 0; i < workers_.size(); ++i) {
+    workers_[i]->retune(worker_options(config_, i, pulses_));
+  }
+  log_info("configuration reloaded",
+           {{"applied", names(done.applied)}, {"needs_restart", names(done.needs_restart)}});
+  return done;
+}
+
+void Daemon::start_drain(std::string_view asked_by) {
+  if (drain_deadline_) return;
+  log_info("draining", {{"asked_by", std::string(asked_by)},
+                        {"timeout_ms", std::to_string(config_.daemon.drain_timeout_ms)}});
+  const auto timeout = std::chrono::milliseconds(config_.daemon.drain_timeout_ms);
+  drain_deadline_ = Clock::now() + std::max(timeout, kShortestDrain);
+  service_.stopping();
+  attach_->close_listener();
+  workers_draining_ = workers_.size();
+  tell_workers(WorkerCommand::Kind::kDrain);
+}
+
+void Daemon::set_serving(bool serving) {
+  if (disabled_ == !serving) return;
+  disabled_ = !serving;
+  for (auto& worker : workers_) worker->set_serving(serving);
+  if (serving) {
+    log_info("enabled: volumes are read again");
+  } else {
+    log_warning("disabled: every read is sent to HTTP");
+  }
+}
+
+}  // namespace kelp

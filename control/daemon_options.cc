@@ -1,0 +1,72 @@
+#include "control/daemon_options.h"
+
+#include <algorithm>
+#include <chrono>
+
+namespace kelp {
+namespace {
+
+HugepageUse hugepage_use(HugePages setting) {
+  switch (setting) {
+    case HugePages::kOff:
+      return HugepageUse::kOff;
+    case HugePages::kRequire:
+      return HugepageUse::kRequire;
+    case HugePages::kPrefer:
+      break;
+  }
+  return HugepageUse::kPrefer;
+}
+
+}  // namespace
+
+AttachLimits attach_limits(const ClientConfig& config) {
+  AttachLimits limits;
+  limits.ring_entries = config.ring_entries;
+  limits.max_clients = config.max_clients;
+  limits.max_channels = config.max_channels;
+  limits.max_data_bytes = config.max_data_bytes;
+  limits.max_timeout_us = std::uint64_t{config.max_timeout_ms} * 1000;
+  limits.hugepages = hugepage_use(config.hugepages);
+  limits.admitted = {config.allow_uids, config.allow_gids};
+  limits.per_uid = {config.max_clients_per_uid, config.max_channels_per_uid,
+                    config.max_data_bytes_per_uid};
+  return limits;
+}
+
+std::uint32_t worker_count(const Config& config) {
+  return std::max(static_cast<std::uint32_t>(config.worker.cpus.size()), 1U);
+}
+
+WorkerOptions worker_options(const Config& config, std::uint32_t index,
+                             const std::vector<std::shared_ptr<ServerPulse>>& pulses) {
+  WorkerOptions options;
+  options.index = index;
+  options.workers = worker_count(config);
+  options.cpu = config.worker.cpus.empty() ? -1 : config.worker.cpus[index];
+  options.always_poll = config.worker.polling == Polling::kPoll;
+  options.spin_us = config.worker.spin_us;
+  options.ops = config.worker.ops;
+  options.client_requests = config.client.max_requests;
+  options.client_bytes = config.client.max_request_bytes;
+  options.max_timeout_us = std::uint64_t{config.client.max_timeout_ms} * 1000;
+  options.reload_wait_us = std::uint64_t{config.target.reload_wait_ms} * 1000;
+  options.inline_inflate_bytes = config.target.inline_inflate_bytes;
+  options.trust_local_clients = config.target.trust_local_clients;
+  for (std::uint32_t server = 0; server < pulses.size(); ++server) {
+    const TargetVolumeServer& from = config.target.volume_servers[server];
+    for (std::uint32_t rank = 0; rank < from.dirs.size(); ++rank) {
+      options.loader.directories.push_back(
+          {from.dirs[rank], from.idx_dir, server + 1, rank, pulses[server]});
+    }
+  }
+  for (const TargetDirectory& directory : config.target.directories) {
+    options.loader.directories.push_back({directory.path, directory.idx_dir});
+  }
+  options.loader.rescan = std::chrono::milliseconds(config.target.rescan_ms);
+  options.loader.gzip.max_output_bytes = config.target.gzip_max_output_bytes;
+  options.loader.gzip.max_ratio = config.target.gzip_max_ratio;
+  return options;
+}
+
+}  // namespace kelp

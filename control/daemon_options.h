@@ -1,0 +1,19 @@
+// The configuration as the parts of the daemon take it: plain structs, without TOML.
+#pragma once
+
+#include <cstdint>
+
+#include "control/attach_server.h"
+#include "control/config.h"
+#include "dataplane/worker/worker.h"
+
+namespace kelp {
+
+AttachLimits attach_limits(const ClientConfig& config);
+/// One per CPU that is named, or a single one on no CPU in particular.
+std::uint32_t worker_count(const Config& config);
+/// Of worker number `index`; `pulses` are of the volume servers, in their order.
+WorkerOptions worker_options(const Config& config, std::uint32_t index,
+                             const std::vector<std::shared_ptr<ServerPulse>>& pulses);
+
+}  // namespace kelp

@@ -1,0 +1,96 @@
+#include "control/config_reload.h"
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+
+#include "control/config_keys.h"
+#include "control/temp_dir.h"
+
+using kelp::Config;
+using kelp::ConfigKey;
+using kelp::ConfigReload;
+using kelp::test::TempDir;
+
+namespace {
+
+struct Files {
+  TempDir dir;
+  Config load(const std::string& toml) {
+    kelp::CommandLine flags;
+    flags.config_file =
+        dir.write("kelpd.toml", toml + "[[target.directory]]\npath = \"" + dir.path() + "\"\n");
+    auto config = kelp::load_config(flags);
+    REQUIRE_MESSAGE(config, (config ? "" : config.error().what));
+    return *config;
+  }
+};
+
+const kelp::ConfigOrigin& item(const Config& config, std::string_view key) {
+  return *std::find_if(config.origins.begin(), config.origins.end(),
+                       [&](const auto& each) { return each.key == key; });
+}
+
+}  // namespace
+
+TEST_CASE("a reload applies what may change and names what needs a restart") {
+  Files files;
+  Config running = files.load("[worker]\nspin_us = 1\nops = 64\n");
+  const ConfigReload done =
+      kelp::apply_reload(running, files.load("[worker]\nspin_us = 2\nops = 128\n"));
+  REQUIRE(done.applied.size() == 1);
+  CHECK(done.applied[0].key == "worker.spin_us");
+  CHECK(done.applied[0].from == "1");
+  CHECK(done.applied[0].to == "2");
+  REQUIRE(done.needs_restart.size() == 1);
+  CHECK(done.needs_restart[0].key == "worker.ops");
+  CHECK(running.worker.spin_us == 2);
+  CHECK(running.worker.ops == 64);
+  CHECK(item(running, "worker.ops").value == "64");
+  CHECK(item(running, "worker.ops").after_restart == "128");
+}
+
+TEST_CASE("a file put back as it was needs no restart any more") {
+  Files files;
+  Config running = files.load("[worker]\nops = 64\n");
+  kelp::apply_reload(running, files.load("[worker]\nops = 128\n"));
+  CHECK(kelp::apply_reload(running, files.load("[worker]\nops = 64\n")).needs_restart.empty());
+  CHECK(item(running, "worker.ops").after_restart.empty());
+}
+
+TEST_CASE("directories that come or go need a restart") {
+  Files files;
+  Config running = files.load("");
+  const std::string more = "[[target.directory]]\npath = \"/\"\n";
+  const ConfigReload added = kelp::apply_reload(running, files.load(more));
+  CHECK(added.needs_restart.size() == 3);  // the first is another, and the second is new
+  CHECK(running.target.directories.size() == 1);
+  Config two = files.load(more);
+  const ConfigReload gone = kelp::apply_reload(two, files.load(""));
+  CHECK(two.target.directories.size() == 2);
+  CHECK(std::any_of(gone.needs_restart.begin(), gone.needs_restart.end(), [](const auto& change) {
+    return change.key == "target.directory[1].path" && change.to.empty();
+  }));
+}
+
+TEST_CASE("every reloadable key is copied, and no key of a directory is one") {
+  const Config defaults;
+  for (const ConfigKey& key : kelp::config_keys()) {
+    if (!key.reloadable) continue;
+    CAPTURE(key.name);
+    REQUIRE_FALSE(key.name.starts_with(kelp::kDirectoryTable));
+    Config other;
+    bool changed = false;
+    const kelp::ConfigValue values[] = {
+        std::int64_t{1},    std::int64_t{4},     std::int64_t{65536},         std::string("error"),
+        std::string("off"), std::string("json"), std::vector<std::int64_t>{1}};
+    for (const kelp::ConfigValue& value : values) {
+      changed =
+          changed || (!key.set(other, 0, value) && key.show(other, 0) != key.show(defaults, 0));
+    }
+    REQUIRE(changed);
+    Config taken;
+    key.copy(taken, other, 0);
+    CHECK(key.show(taken, 0) == key.show(other, 0));
+  }
+}
