@@ -231,7 +231,7 @@ ConfigKey paths_key(std::string_view name, ConfigField<std::vector<std::string>>
     }
     return "[" + text + "]";
   };
-  return {name, accepts, help, set, show};
+  return {name, accepts, help, set, show, copy_field(field)};
 }
 
 ConfigKey url_key(std::string_view name, ConfigField<std::string> field, std::string_view help) {
@@ -244,7 +244,7 @@ ConfigKey url_key(std::string_view name, ConfigField<std::string> field, std::st
     field(config, entry) = *text;
     return std::nullopt;
   };
-  return {name, accepts, help, set, show_text(field)};
+  return {name, accepts, help, set, show_text(field), copy_field(field)};
 }
 
 ConfigKey bool_key(std::string_view name, ConfigField<bool> field, std::string_view help) {
@@ -257,7 +257,7 @@ ConfigKey bool_key(std::string_view name, ConfigField<bool> field, std::string_v
   auto show = [field](const Config& config, std::size_t entry) {
     return std::string(read_field(field, config, entry) ? "true" : "false");
   };
-  return {name, "true, false", help, set, show};
+  return {name, "true, false", help, set, show, copy_field(field)};
 }
 
 ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
