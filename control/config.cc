@@ -18,9 +18,17 @@ namespace kelp {
 namespace {
 
 constexpr const char* kNoDirectory =
-    "no directory to serve: add --volume-dir DIR, or to the configuration file\n"
-    "  [[target.directory]]\n"
-    "  path = \"/where/the/.dat/files/are\"";
+    "no directory to serve: add --volume-server HOST:PORT=DIR or --volume-dir DIR, or to the "
+    "configuration file\n"
+    "  [[target.volume_server]]\n"
+    "  url = \"127.0.0.1:8080\"\n"
+    "  dirs = [\"/where/its/.dat/files/are\"]";
+constexpr std::size_t kMostServers = 64;
+
+/// The flags say what is served, so the file does not.
+bool names_directories(const CommandLine& flags) {
+  return !flags.volume_dirs.empty() || !flags.volume_servers.empty();
+}
 
 /// The configuration while it is being put together, and where each value came from.
 class Loading {
@@ -31,10 +39,8 @@ class Loading {
   /// The file's items, by line.
   Result<void> take_file(const ConfigFile& file, bool skip_directories) {
     if (!skip_directories) {
-      config_.target.directories.resize(file.directory_lines.size());
-      for (const std::uint32_t line : file.directory_lines) {
-        directory_origins_.push_back(file.name + ":" + std::to_string(line));
-      }
+      config_.target.directories.resize(start_entries(file, kDirectoryTable));
+      config_.target.volume_servers.resize(start_entries(file, kServerTable));
     }
     for (const ConfigAssignment& item : file.assignments) {
       if (Result<void> taken = take_item(file, item, skip_directories); !taken) return taken;
@@ -43,20 +49,32 @@ class Loading {
   }
 
   /// One flag's value for the key `name`.
-  Result<void> take_flag(std::string_view name, const std::string& flag, const std::string& value,
+  Result<void> take_flag(std::string_view name, const std::string& flag, const ConfigValue& value,
                          std::size_t entry = 0) {
     const ConfigKey& key = *find_config_key(name);
-    if (const auto problem = key.set(config_, entry, ConfigValue(value))) {
-      return plain_error(flag + " " + value + " " + *problem);
+    if (const auto problem = key.set(config_, entry, value)) {
+      const auto* text = std::get_if<std::string>(&value);
+      return plain_error(flag + " " + (text == nullptr ? "" : *text + " ") + *problem);
     }
     origins_[{std::string(name), entry}] = flag;
     return {};
   }
 
   Result<void> take_directory_flags(const CommandLine& flags) {
-    if (flags.volume_dirs.empty()) return {};
+    if (!names_directories(flags)) return {};
     config_.target.directories.assign(flags.volume_dirs.size(), {});
-    directory_origins_.assign(flags.volume_dirs.size(), "--volume-dir");
+    config_.target.volume_servers.assign(flags.volume_servers.size(), {});
+    for (std::size_t i = 0; i < flags.volume_servers.size(); ++i) {
+      const CommandLine::Server& server = flags.volume_servers[i];
+      Result<void> taken = take_flag("target.volume_server.url", "--volume-server", server.url, i);
+      if (taken) {
+        taken = take_flag("target.volume_server.dirs", "--volume-server", server.dirs, i);
+      }
+      if (taken && flags.idx_dir) {
+        taken = take_flag("target.volume_server.idx_dir", "--idx-dir", *flags.idx_dir, i);
+      }
+      if (!taken) return taken;
+    }
     for (std::size_t i = 0; i < flags.volume_dirs.size(); ++i) {
       Result<void> taken =
           take_flag("target.directory.path", "--volume-dir", flags.volume_dirs[i], i);
@@ -70,39 +88,36 @@ class Loading {
 
   /// What no key can judge alone.
   Result<void> judge_whole() const {
-    if (config_.target.directories.empty()) return plain_error(kNoDirectory);
+    const TargetConfig& target = config_.target;
+    if (target.directories.empty() && target.volume_servers.empty()) {
+      return plain_error(kNoDirectory);
+    }
     std::set<std::string> seen;
-    for (std::size_t i = 0; i < config_.target.directories.size(); ++i) {
-      const TargetDirectory& directory = config_.target.directories[i];
+    for (std::size_t i = 0; i < target.volume_servers.size(); ++i) {
+      if (Result<void> fit = judge_server(i, seen); !fit) return fit;
+    }
+    for (std::size_t i = 0; i < target.directories.size(); ++i) {
+      const TargetDirectory& directory = target.directories[i];
       if (directory.path.empty()) {
-        return plain_error(directory_origins_[i] + ": [[target.directory]] has no path: add one");
+        return plain_error(start_of(kDirectoryTable, i) +
+                           ": [[target.directory]] has no path: add one");
       }
-      Result<void> fit = judge_directory(directory.path, origin("target.directory.path", i));
+      Result<void> fit =
+          judge_volume_directory(directory.path, origin("target.directory.path", i), seen);
       if (fit && !directory.idx_dir.empty()) {
         fit = judge_directory(directory.idx_dir, origin("target.directory.idx_dir", i));
       }
       if (!fit) return fit;
-      if (!seen.insert(real_path(directory.path)).second) {
-        return plain_error(origin("target.directory.path", i) + ": the directory " +
-                           directory.path + " is named twice: remove one of them");
-      }
     }
     return {};
   }
 
   Config finish() && {
     for (const ConfigKey& key : config_keys()) {
-      if (!key.name.starts_with(kDirectoryTable)) add_origin(key, std::string(key.name), 0);
+      if (repeated_table_of(key.name).empty()) add_origin(key, std::string(key.name), 0);
     }
-    for (std::size_t i = 0; i < config_.target.directories.size(); ++i) {
-      for (const ConfigKey& key : config_keys()) {
-        if (!key.name.starts_with(kDirectoryTable)) continue;
-        add_origin(key,
-                   std::string(kDirectoryTable) + "[" + std::to_string(i) + "]" +
-                       std::string(key.name.substr(kDirectoryTable.size())),
-                   i);
-      }
-    }
+    add_table_origins(kServerTable, config_.target.volume_servers.size());
+    add_table_origins(kDirectoryTable, config_.target.directories.size());
     return std::move(config_);
   }
 
@@ -111,10 +126,11 @@ class Loading {
                          bool skip_directories) {
     const std::string where = file.name + ":" + std::to_string(item.line);
     const ConfigKey* key = find_config_key(item.key);
-    if (key == nullptr || (item.key.starts_with(kDirectoryTable) && file.directory_lines.empty())) {
+    const std::string_view table = repeated_table_of(item.key);
+    if (key == nullptr || (!table.empty() && !file.table_lines.contains(table))) {
       return plain_error(where + ": " + unknown_key(item));
     }
-    if (skip_directories && item.key.starts_with(kDirectoryTable)) return {};
+    if (skip_directories && !table.empty()) return {};
     if (const auto problem = key->set(config_, item.entry, item.value)) {
       return plain_error(where + ": " + item.key + " = " + item.text + " " + *problem);
     }
@@ -123,8 +139,8 @@ class Loading {
   }
 
   static std::string unknown_key(const ConfigAssignment& item) {
-    if (item.key == kDirectoryTable) {
-      return "target.directory is a list of tables: write [[target.directory]], with two brackets";
+    if (const std::string_view table = repeated_table_of(item.key); table == item.key) {
+      return item.key + " is a list of tables: write [[" + item.key + "]], with two brackets";
     }
     if (is_config_section(item.key)) {
       return item.key + " is a section: write [" + item.key + "], and its keys below";
@@ -135,6 +151,52 @@ class Loading {
     const std::string_view nearest = nearest_config_key(item.key);
     if (!nearest.empty()) return text + ": did you mean " + std::string(nearest) + "?";
     return text + ": docs/configuration.md lists what there is";
+  }
+
+  std::size_t start_entries(const ConfigFile& file, std::string_view table) {
+    const auto lines = file.table_lines.find(table);
+    if (lines == file.table_lines.end()) return 0;
+    for (std::size_t i = 0; i < lines->second.size(); ++i) {
+      origins_[{std::string(table), i}] = file.name + ":" + std::to_string(lines->second[i]);
+    }
+    return lines->second.size();
+  }
+
+  /// Where an entry of a [[table]] begins.
+  std::string start_of(std::string_view table, std::size_t entry) const {
+    return origin(table, entry);
+  }
+
+  Result<void> judge_server(std::size_t i, std::set<std::string>& seen) const {
+    const TargetVolumeServer& server = config_.target.volume_servers[i];
+    const std::string start = start_of(kServerTable, i) + ": [[target.volume_server]]";
+    if (server.url.empty()) return plain_error(start + " has no url: add one, like host:port");
+    if (server.dirs.empty()) {
+      return plain_error(start + " has no dirs: list the directories of its -dir, in that order");
+    }
+    const std::string where = origin("target.volume_server.dirs", i);
+    for (const std::string& path : server.dirs) {
+      if (Result<void> fit = judge_volume_directory(path, where, seen); !fit) return fit;
+    }
+    for (std::size_t other = 0; other < i; ++other) {
+      if (config_.target.volume_servers[other].url != server.url) continue;
+      return plain_error(origin("target.volume_server.url", i) + ": the volume server " +
+                         server.url + " is named twice: put all its dirs into one table");
+    }
+    if (i >= kMostServers) {
+      return plain_error(start + ": at most " + std::to_string(kMostServers) +
+                         " volume servers of one host are served");
+    }
+    if (server.idx_dir.empty()) return {};
+    return judge_directory(server.idx_dir, origin("target.volume_server.idx_dir", i));
+  }
+
+  /// One that no other entry names.
+  static Result<void> judge_volume_directory(const std::string& path, const std::string& where,
+                                             std::set<std::string>& seen) {
+    if (Result<void> fit = judge_directory(path, where); !fit) return fit;
+    if (seen.insert(real_path(path)).second) return {};
+    return plain_error(where + ": the directory " + path + " is named twice: remove one of them");
   }
 
   static Result<void> judge_directory(const std::string& path, const std::string& where) {
@@ -159,6 +221,18 @@ class Loading {
     return found == origins_.end() ? "default" : found->second;
   }
 
+  void add_table_origins(std::string_view table, std::size_t entries) {
+    for (std::size_t i = 0; i < entries; ++i) {
+      for (const ConfigKey& key : config_keys()) {
+        if (repeated_table_of(key.name) != table) continue;
+        add_origin(key,
+                   std::string(table) + "[" + std::to_string(i) + "]" +
+                       std::string(key.name.substr(table.size())),
+                   i);
+      }
+    }
+  }
+
   void add_origin(const ConfigKey& key, std::string shown_name, std::size_t entry) {
     config_.origins.push_back(
         {std::move(shown_name), key.show(config_, entry), origin(key.name, entry), key.reloadable});
@@ -166,7 +240,6 @@ class Loading {
 
   Config config_;
   std::map<std::pair<std::string, std::size_t>, std::string> origins_;
-  std::vector<std::string> directory_origins_;  ///< where each entry starts
 };
 
 /// The file to read, if any: the one named, or the default one where it exists.
@@ -207,7 +280,7 @@ Result<Config> load_config(const CommandLine& flags, std::string_view default_fi
   if (*path) {
     const Result<ConfigFile> file = read_config_file(**path);
     if (!file) return tl::unexpected(file.error());
-    step = loading.take_file(*file, !flags.volume_dirs.empty());
+    step = loading.take_file(*file, names_directories(flags));
   }
   if (step) step = take_plain_flags(loading, flags);
   if (step) step = loading.take_directory_flags(flags);

@@ -77,6 +77,15 @@ struct TargetDirectory {
   friend bool operator==(const TargetDirectory&, const TargetDirectory&) = default;
 };
 
+/// [[target.volume_server]]: a weed volume on this host, whose volumes are served while it vouches
+/// for them.
+struct TargetVolumeServer {
+  std::string url;                ///< "127.0.0.1:8080", or with "http://" or "https://" before it
+  std::vector<std::string> dirs;  ///< hold the .dat files; absolute, in the order of its -dir
+  std::string idx_dir;            ///< holds the .idx files (-dir.idx); empty: beside the .dat files
+  friend bool operator==(const TargetVolumeServer&, const TargetVolumeServer&) = default;
+};
+
 /// [target]
 struct TargetConfig {
   std::uint32_t rescan_ms = 2000;  ///< looks for new and vanished volumes; 100..3600000
@@ -84,7 +93,9 @@ struct TargetConfig {
   std::uint32_t gzip_max_ratio = 1100;  ///< inflated to stored; 1..1100, DEFLATE ends at 1032
   std::uint64_t inline_inflate_bytes = 262144;  ///< beyond: on the loader; 0..16 MiB
   std::uint32_t reload_wait_ms = 1000;  ///< a read waits so long for a reloading index; 0..60000
-  std::vector<TargetDirectory> directories;  ///< at least one
+  bool trust_local_clients = false;  ///< no token from them, even where the volume server wants one
+  std::vector<TargetVolumeServer> volume_servers;
+  std::vector<TargetDirectory> directories;  ///< at least one, or a volume server
 };
 
 /// One effective item, for /config: where its value comes from.

@@ -62,6 +62,7 @@ std::string toml_text(const toml::node& node) {
 std::string kind_name(const toml::node& node) {
   if (node.is_floating_point()) return "a number with a fraction";
   if (node.is_boolean()) return "a boolean";
+  if (node.is_string()) return "a text";
   if (node.is_table()) return "a table";
   if (node.is_array()) return "a list";
   return "a date or time";
@@ -70,7 +71,13 @@ std::string kind_name(const toml::node& node) {
 ConfigValue to_value(const toml::node& node) {
   if (const auto* number = node.as_integer()) return number->get();
   if (const auto* text = node.as_string()) return text->get();
+  if (const auto* truth = node.as_boolean()) return truth->get();
   if (const toml::array* array = node.as_array(); array != nullptr) {
+    std::vector<std::string> texts;
+    for (const toml::node& element : *array) {
+      if (const auto* text = element.as_string()) texts.push_back(text->get());
+    }
+    if (!texts.empty() && texts.size() == array->size()) return texts;
     std::vector<std::int64_t> numbers;
     for (const toml::node& element : *array) {
       const auto* number = element.as_integer();
@@ -117,10 +124,11 @@ class Flattener {
   void add_item(const std::string& name, const toml::key& key, const toml::node& node) {
     const toml::array* tables = node.as_array();
     const bool of_tables = tables != nullptr && !tables->empty() && tables->is_array_of_tables();
-    if (name != kDirectoryTable || !of_tables) return add(name, key, node, 0);
+    if (repeated_table_of(name) != name || !of_tables) return add(name, key, node, 0);
+    std::vector<std::uint32_t>& lines = file_.table_lines[name];
     for (const toml::node& table : *tables) {
-      const std::size_t entry = file_.directory_lines.size();
-      file_.directory_lines.push_back(table.source().begin.line);
+      const std::size_t entry = lines.size();
+      lines.push_back(table.source().begin.line);
       for (const auto& [field, value] : *table.as_table()) {
         add(name + "." + key_name(field), field, value, entry);
       }

@@ -3,6 +3,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -17,13 +19,14 @@ struct ConfigAssignment {
   ConfigValue value;
   std::string text;       ///< the value as TOML, for messages; shortened
   std::uint32_t line;     ///< from 1
-  std::size_t entry = 0;  ///< which [[target.directory]]
+  std::size_t entry = 0;  ///< which one of a [[table]]
 };
 
 struct ConfigFile {
-  std::string name;                            ///< as given, for messages
-  std::vector<ConfigAssignment> assignments;   ///< by line
-  std::vector<std::uint32_t> directory_lines;  ///< of each [[target.directory]]
+  std::string name;                           ///< as given, for messages
+  std::vector<ConfigAssignment> assignments;  ///< by line
+  /// Where each [[target.directory]] and [[target.volume_server]] starts, by table.
+  std::map<std::string, std::vector<std::uint32_t>, std::less<>> table_lines;
 };
 
 /// Reads a regular file of at most 256 KiB. Errors: cannot be read, too big, not TOML (with line).

@@ -16,8 +16,8 @@ using Problem = std::optional<std::string>;
 
 constexpr std::size_t kMaxTextBytes = 255;
 
-// One worker is what this version runs; the list is there for when it runs more.
-constexpr std::size_t kMaxWorkers = 1;
+// Each takes a ring of every channel, and a client has kMaxRingsPerClient.
+constexpr std::size_t kMaxWorkers = 16;
 
 // The last value means "no such id" to the kernel.
 constexpr std::int64_t kMaxId = 4294967294;
@@ -70,6 +70,37 @@ Problem judge_text(const std::string& text, std::size_t max_bytes) {
   return std::nullopt;
 }
 
+std::string path_text(std::size_t max_bytes) {
+  return "absolute path, at most " + std::to_string(max_bytes) + " bytes";
+}
+
+Problem judge_path(const std::string& path, std::size_t max_bytes) {
+  if (Problem problem = judge_text(path, max_bytes)) return problem;
+  if (path.empty() || path.front() != '/') return "is not an absolute path: start it with /";
+  return std::nullopt;
+}
+
+/// Host and port of a URL; a port in decimal, a host without what would make it another URL.
+Problem judge_url(std::string_view url) {
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (!url.starts_with(scheme)) continue;
+    url.remove_prefix(scheme.size());
+    break;
+  }
+  const std::size_t colon = url.rfind(':');
+  std::uint16_t port = 0;
+  bool numeric = false;
+  if (colon != std::string_view::npos) {
+    const char* end = url.data() + url.size();
+    const auto [rest, failed] = std::from_chars(url.data() + colon + 1, end, port);
+    numeric = failed == std::errc{} && rest == end && port != 0;
+  }
+  const bool host = colon != std::string_view::npos && colon != 0 &&
+                    url.substr(0, colon).find_first_of("/?#@ \"\\") == std::string_view::npos;
+  if (numeric && host) return std::nullopt;
+  return "is not host:port, alone or after http:// or https://";
+}
+
 /// A byte size from either of the two kinds; negative numbers become nothing.
 std::optional<std::uint64_t> byte_count(const ConfigValue& value) {
   if (const auto* text = std::get_if<std::string>(&value)) return parse_byte_size(*text);
@@ -92,8 +123,8 @@ Problem judge_cpus(std::vector<int> cpus) {
   std::sort(cpus.begin(), cpus.end());
   if (std::adjacent_find(cpus.begin(), cpus.end()) != cpus.end()) return "names a CPU twice";
   if (cpus.size() > kMaxWorkers) {
-    return "asks for " + std::to_string(cpus.size()) +
-           " workers: this version runs one worker, so name one CPU";
+    return "asks for " + std::to_string(cpus.size()) + " workers: name at most " +
+           std::to_string(kMaxWorkers) + " CPUs";
   }
   return std::nullopt;
 }
@@ -107,7 +138,9 @@ std::string json_text(std::string_view text) {
 std::string wrong_kind(const ConfigValue& value, std::string_view wanted) {
   struct Names {
     std::string operator()(std::int64_t) const { return "a whole number"; }
+    std::string operator()(bool) const { return "a boolean"; }
     std::string operator()(const std::string&) const { return "a text"; }
+    std::string operator()(const std::vector<std::string>&) const { return "a list of texts"; }
     std::string operator()(const std::vector<std::int64_t>&) const { return "a list"; }
     std::string operator()(const UnfitValue& unfit) const { return unfit.kind; }
   };
@@ -160,21 +193,77 @@ ConfigKey text_key(std::string_view name, ConfigField<std::string> field, std::s
 
 ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::size_t max_bytes,
                    std::string_view help) {
-  const std::string accepts = "absolute path, at most " + std::to_string(max_bytes) + " bytes";
+  const std::string accepts = path_text(max_bytes);
   auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
     const auto* text = std::get_if<std::string>(&value);
     if (text == nullptr) return wrong_kind(value, "an " + accepts);
-    if (Problem problem = judge_text(*text, max_bytes)) return problem;
-    if (text->empty() || text->front() != '/') return "is not an absolute path: start it with /";
+    if (Problem problem = judge_path(*text, max_bytes)) return problem;
     field(config, entry) = *text;
     return std::nullopt;
   };
   return {name, accepts, help, set, show_text(field), copy_field(field)};
 }
 
+ConfigKey paths_key(std::string_view name, ConfigField<std::vector<std::string>> field,
+                    std::size_t max_bytes, std::string_view help) {
+  const std::string accepts = "list of at least one " + path_text(max_bytes);
+  auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
+    std::vector<std::string> paths;
+    if (const auto* text = std::get_if<std::string>(&value)) {
+      paths = {*text};
+    } else if (const auto* list = std::get_if<std::vector<std::string>>(&value)) {
+      paths = *list;
+    } else if (const auto* none = std::get_if<std::vector<std::int64_t>>(&value);
+               none == nullptr || !none->empty()) {  // an empty list has no kind
+      return wrong_kind(value, "a " + accepts);
+    }
+    if (paths.empty()) return "is empty: expected a " + accepts;
+    for (const std::string& path : paths) {
+      if (Problem problem = judge_path(path, max_bytes)) return "holds one that " + *problem;
+    }
+    field(config, entry) = std::move(paths);
+    return std::nullopt;
+  };
+  auto show = [field](const Config& config, std::size_t entry) {
+    std::string text;
+    for (const std::string& path : read_field(field, config, entry)) {
+      text += (text.empty() ? "" : ", ") + json_text(path);
+    }
+    return "[" + text + "]";
+  };
+  return {name, accepts, help, set, show, copy_field(field)};
+}
+
+ConfigKey url_key(std::string_view name, ConfigField<std::string> field, std::string_view help) {
+  const std::string accepts = "\"host:port\"";
+  auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
+    const auto* text = std::get_if<std::string>(&value);
+    if (text == nullptr) return wrong_kind(value, accepts);
+    if (Problem problem = judge_text(*text, kMaxTextBytes)) return problem;
+    if (Problem problem = judge_url(*text)) return problem;
+    field(config, entry) = *text;
+    return std::nullopt;
+  };
+  return {name, accepts, help, set, show_text(field), copy_field(field)};
+}
+
+ConfigKey bool_key(std::string_view name, ConfigField<bool> field, std::string_view help) {
+  auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
+    const auto* truth = std::get_if<bool>(&value);
+    if (truth == nullptr) return wrong_kind(value, "true or false");
+    field(config, entry) = *truth;
+    return std::nullopt;
+  };
+  auto show = [field](const Config& config, std::size_t entry) {
+    return std::string(read_field(field, config, entry) ? "true" : "false");
+  };
+  return {name, "true, false", help, set, show, copy_field(field)};
+}
+
 ConfigKey cpus_key(std::string_view name, ConfigField<std::vector<int>> field,
                    std::string_view help) {
-  const std::string accepts = "list of at most one CPU number, 0.." + std::to_string(kMaxCpu);
+  const std::string accepts = "list of at most " + std::to_string(kMaxWorkers) +
+                              " CPU numbers, 0.." + std::to_string(kMaxCpu);
   auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
     if (!std::holds_alternative<std::vector<std::int64_t>>(value) &&
         !std::holds_alternative<std::string>(value)) {

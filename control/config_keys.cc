@@ -53,6 +53,14 @@ ConfigField<T> at(Section Config::*section, T Section::*member) {
   return [=](Config& config, std::size_t) -> T& { return config.*section.*member; };
 }
 
+/// A field of one [[target.volume_server]].
+template <class T>
+ConfigField<T> in_server(T TargetVolumeServer::*member) {
+  return [=](Config& config, std::size_t entry) -> T& {
+    return config.target.volume_servers[entry].*member;
+  };
+}
+
 ConfigField<std::string> in_directory(std::string TargetDirectory::*member) {
   return [=](Config& config, std::size_t entry) -> std::string& {
     return config.target.directories[entry].*member;
@@ -78,7 +86,7 @@ void add_daemon_and_worker(std::vector<ConfigKey>& keys) {
 
   const auto worker = [](auto member) { return at(&Config::worker, member); };
   keys.push_back(cpus_key("worker.cpus", worker(&WorkerConfig::cpus),
-                          "The CPU the worker is pinned to; empty: not pinned."));
+                          "A worker pinned to each of these CPUs; empty: one, not pinned."));
   keys.push_back(choice_key<Polling>(
       "worker.polling", worker(&WorkerConfig::polling), kPollings,
       "adaptive sleeps when there is nothing to do; poll takes a whole CPU, always."));
@@ -151,6 +159,16 @@ void add_target(std::vector<ConfigKey>& keys) {
   keys.push_back(number_key(
       "target.reload_wait_ms", target(&TargetConfig::reload_wait_ms), {0, 60000, "milliseconds"},
       "How long a read waits for an index that is being reloaded, before the next path."));
+  keys.push_back(bool_key("target.trust_local_clients", target(&TargetConfig::trust_local_clients),
+                          "Local programs read without a token, even where the volume server wants "
+                          "one."));
+  keys.push_back(url_key("target.volume_server.url", in_server(&TargetVolumeServer::url),
+                         "A weed volume on this host, which attests the volumes it has."));
+  keys.push_back(paths_key("target.volume_server.dirs", in_server(&TargetVolumeServer::dirs),
+                           kMaxPathBytes,
+                           "Its directories of .dat files, in the order of its -dir."));
+  keys.push_back(path_key("target.volume_server.idx_dir", in_server(&TargetVolumeServer::idx_dir),
+                          kMaxPathBytes, "Its .idx files, where they lie elsewhere (-dir.idx)."));
   keys.push_back(path_key("target.directory.path", in_directory(&TargetDirectory::path),
                           kMaxPathBytes, "A directory of .dat files to serve."));
   keys.push_back(path_key("target.directory.idx_dir", in_directory(&TargetDirectory::idx_dir),
@@ -210,6 +228,14 @@ const ConfigKey* find_config_key(std::string_view name) {
     if (key.name == name) return &key;
   }
   return nullptr;
+}
+
+std::string_view repeated_table_of(std::string_view name) {
+  for (const std::string_view table : {kDirectoryTable, kServerTable}) {
+    if (!name.starts_with(table)) continue;
+    if (name.size() == table.size() || name[table.size()] == '.') return table;
+  }
+  return {};
 }
 
 bool is_config_section(std::string_view name) {

@@ -21,14 +21,15 @@ struct UnfitValue {
 };
 
 /// A value as a file or a flag holds it, before a key has judged it.
-using ConfigValue = std::variant<std::int64_t, std::string, std::vector<std::int64_t>, UnfitValue>;
+using ConfigValue = std::variant<std::int64_t, bool, std::string, std::vector<std::int64_t>,
+                                 std::vector<std::string>, UnfitValue>;
 
 struct ConfigKey {
   std::string_view name;  ///< "worker.spin_us"
   std::string accepts;    ///< "0..100000 microseconds"
   std::string_view help;  ///< one sentence
 
-  /// Stores the value, of [[target.directory]] number `entry` where the key is one of those.
+  /// Stores the value, in number `entry` of its [[table]] where the key is of one.
   /// Answers what is wrong with it, to follow "key = value": "is out of range: ...".
   std::function<std::optional<std::string>(Config&, std::size_t entry, const ConfigValue&)> set;
 
@@ -41,8 +42,12 @@ struct ConfigKey {
   bool reloadable = false;  ///< a reload applies it; else it needs a restart
 };
 
-/// The name under which [[target.directory]] keys start.
+/// The tables a file may hold several of, each [[in two brackets]].
 constexpr std::string_view kDirectoryTable = "target.directory";
+constexpr std::string_view kServerTable = "target.volume_server";
+
+/// The table that a key, or the table's own name, belongs to; empty: none of those.
+std::string_view repeated_table_of(std::string_view name);
 
 /// All keys, section by section, in the order of the sample file.
 std::span<const ConfigKey> config_keys();

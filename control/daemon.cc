@@ -71,6 +71,7 @@ Result<void> Daemon::set_up() {
   if (!http) return tl::unexpected(http.error());
   http_.emplace(std::move(*http));
 
+  if (auto watched = watch_servers(); !watched) return watched;
   for (const auto& [fd, id] : {std::pair{signals_.get(), kSignals}, std::pair{waker_.fd(), kWakes},
                                std::pair{http_->epoll_fd(), kHttp}}) {
     if (auto watched = watch(fd, id); !watched) return watched;
@@ -108,9 +109,12 @@ Result<void> Daemon::open_descriptors(FileOwner owner) {
 }
 
 Result<void> Daemon::start_workers() {
+  for (std::size_t i = 0; i < config_.target.volume_servers.size(); ++i) {
+    pulses_.push_back(std::make_shared<ServerPulse>());
+  }
   try {
     for (std::uint32_t i = 0; i < worker_count(config_); ++i) {
-      workers_.push_back(std::make_unique<Worker>(worker_options(config_, i)));
+      workers_.push_back(std::make_unique<Worker>(worker_options(config_, i, pulses_)));
     }
     Worker::introduce(workers_);
     for (const auto& worker : workers_) {
@@ -122,6 +126,26 @@ Result<void> Daemon::start_workers() {
         error.code().value());
   }
   return {};
+}
+
+Result<void> Daemon::watch_servers() {
+  std::vector<WatchedServer> servers;
+  for (std::size_t i = 0; i < pulses_.size(); ++i) {
+    const TargetVolumeServer& server = config_.target.volume_servers[i];
+    servers.push_back({server.url, server.dirs.size(), pulses_[i]});
+  }
+  auto created = VolumeServerWatch::create(std::move(servers), [this](std::uint32_t server) {
+    std::vector<std::shared_ptr<Attestation>> all;
+    for (const auto& worker : workers_) {
+      for (auto& each : worker->loader().catalog().attestations(server)) {
+        all.push_back(std::move(each));
+      }
+    }
+    return all;
+  });
+  if (!created) return tl::unexpected(created.error());
+  servers_ = std::move(*created);
+  return watch(servers_->epoll_fd(), kServers);
 }
 
 Result<void> Daemon::watch(int fd, std::uint64_t id) {
@@ -137,6 +161,7 @@ Result<void> Daemon::watch(int fd, std::uint64_t id) {
 int Daemon::run() {
   log_info("kelpd is ready", {{"run_dir", run_dir_->path()},
                               {"workers", std::to_string(workers_.size())},
+                              {"volume_servers", std::to_string(pulses_.size())},
                               {"directories", std::to_string(config_.target.directories.size())}});
   service_.ready();
   while (!done_) {
@@ -198,6 +223,7 @@ int Daemon::next_timeout_ms() const {
   auto timeout = std::chrono::milliseconds(kHousekeepingMs);
   if (const auto period = watch_.period()) timeout = std::min(timeout, *period);
   if (const auto http = http_->timeout()) timeout = std::min(timeout, *http);
+  if (const auto servers = servers_->timeout()) timeout = std::min(timeout, *servers);
   if (drain_deadline_) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*drain_deadline_ - Clock::now());
     timeout = std::clamp(left, std::chrono::milliseconds(0), timeout);
@@ -210,12 +236,13 @@ void Daemon::serve_once(int timeout_ms) {
   take_reports();
   std::array<epoll_event, 64> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()),
-                                 done_ ? 0 : timeout_ms);
+                                 done_ || servers_->has_wishes() ? 0 : timeout_ms);
   waker_.disarm();
   for (int i = 0; i < count; ++i) handle_event(events[static_cast<std::size_t>(i)].data.u64);
   take_reports();
   // Also when nothing is ready: connections that are too slow are closed by it.
   http_->run();
+  servers_->run();
 }
 
 void Daemon::handle_event(std::uint64_t id) {
@@ -225,6 +252,7 @@ void Daemon::handle_event(std::uint64_t id) {
       return;
     case kWakes:
     case kHttp:
+    case kServers:
       return;
     case kAttach:
       attach_->accept_some();

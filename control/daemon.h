@@ -20,6 +20,7 @@
 #include "control/run_dir.h"
 #include "control/service_manager.h"
 #include "control/unix_listener.h"
+#include "control/volume_server_watch.h"
 #include "control/worker_watch.h"
 #include "dataplane/worker/waker.h"
 #include "dataplane/worker/worker.h"
@@ -48,6 +49,7 @@ class Daemon {
   Result<void> open_descriptors(FileOwner owner);
   Result<void> start_workers();
   void keep_house();
+  Result<void> watch_servers();
   Result<void> watch(int fd, std::uint64_t id);
   void serve_once(int timeout_ms);
   void handle_event(std::uint64_t id);
@@ -72,6 +74,7 @@ class Daemon {
   static constexpr std::uint64_t kSignals = 1;
   static constexpr std::uint64_t kWakes = 2;
   static constexpr std::uint64_t kHttp = 3;
+  static constexpr std::uint64_t kServers = 4;
   static constexpr std::uint64_t kAttach = 16;
 
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
@@ -94,6 +97,8 @@ class Daemon {
   // stopped in the destructor first.
   std::unique_ptr<AttachServer> attach_;
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::vector<std::shared_ptr<ServerPulse>> pulses_;  // of the volume servers, in their order
+  std::unique_ptr<VolumeServerWatch> servers_;
   std::size_t workers_draining_ = 0;
   std::optional<std::chrono::steady_clock::time_point> drain_deadline_;
   bool done_ = false;

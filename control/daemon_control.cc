@@ -44,7 +44,9 @@ HttpRoutes Daemon::routes() {
     return response;
   });
   routes.add_prefix("GET", "/volumes/", [this](const HttpRequest& request) {
-    return listing_.answer(request, workers_.front()->loader().catalog());
+    std::vector<const Catalog*> catalogs;
+    for (const auto& worker : workers_) catalogs.push_back(&worker->loader().catalog());
+    return listing_.answer(request, catalogs);
   });
   routes.add("GET", "/metrics", [this](const HttpRequest&) {
     HttpResponse response;
@@ -83,6 +85,7 @@ ReportSources Daemon::sources() const {
   for (const auto& worker : workers_) sources.workers.push_back(worker.get());
   sources.clients = attach_->clients();
   sources.hugepage_note = attach_->hugepage_note();
+  sources.servers = servers_.get();
   sources.draining = drain_deadline_.has_value();
   sources.disabled = disabled_;
   sources.reload_error = reload_error_;
@@ -125,7 +128,7 @@ Result<ConfigReload> Daemon::reload() {
   set_log_format(config_.daemon.log_format);
   attach_->set_limits(attach_limits(config_.client));
   for (std::uint32_t i = 0; i < workers_.size(); ++i) {
-    workers_[i]->retune(worker_options(config_, i));
+    workers_[i]->retune(worker_options(config_, i, pulses_));
   }
   log_info("configuration reloaded",
            {{"applied", names(done.applied)}, {"needs_restart", names(done.needs_restart)}});

@@ -38,7 +38,8 @@ std::uint32_t worker_count(const Config& config) {
   return std::max(static_cast<std::uint32_t>(config.worker.cpus.size()), 1U);
 }
 
-WorkerOptions worker_options(const Config& config, std::uint32_t index) {
+WorkerOptions worker_options(const Config& config, std::uint32_t index,
+                             const std::vector<std::shared_ptr<ServerPulse>>& pulses) {
   WorkerOptions options;
   options.index = index;
   options.workers = worker_count(config);
@@ -51,6 +52,16 @@ WorkerOptions worker_options(const Config& config, std::uint32_t index) {
   options.max_timeout_us = std::uint64_t{config.client.max_timeout_ms} * 1000;
   options.reload_wait_us = std::uint64_t{config.target.reload_wait_ms} * 1000;
   options.inline_inflate_bytes = config.target.inline_inflate_bytes;
+  options.trust_local_clients = config.target.trust_local_clients;
+  options.loader.worker = index;
+  options.loader.workers = options.workers;
+  for (std::uint32_t server = 0; server < pulses.size(); ++server) {
+    const TargetVolumeServer& from = config.target.volume_servers[server];
+    for (std::uint32_t rank = 0; rank < from.dirs.size(); ++rank) {
+      options.loader.directories.push_back(
+          {from.dirs[rank], from.idx_dir, server + 1, rank, pulses[server]});
+    }
+  }
   for (const TargetDirectory& directory : config.target.directories) {
     options.loader.directories.push_back({directory.path, directory.idx_dir});
   }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "control/attach_server.h"
 #include "control/config.h"
@@ -12,7 +14,8 @@ namespace kelp {
 AttachLimits attach_limits(const ClientConfig& config);
 /// One per CPU that is named, or a single one on no CPU in particular.
 std::uint32_t worker_count(const Config& config);
-/// Of worker number `index`.
-WorkerOptions worker_options(const Config& config, std::uint32_t index);
+/// Of worker number `index`; `pulses` are those of config.target.volume_servers.
+WorkerOptions worker_options(const Config& config, std::uint32_t index,
+                             const std::vector<std::shared_ptr<ServerPulse>>& pulses);
 
 }  // namespace kelp

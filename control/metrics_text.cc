@@ -50,16 +50,23 @@ void write_latencies(std::ostringstream& out, const ReportSources& sources) {
 }
 
 void write_volumes(std::ostringstream& out, const ReportSources& sources) {
-  const auto volumes = sources.workers.front()->loader().catalog().reports();
+  const auto volumes = volume_reports(sources);
   const auto family = [&](const char* name, const char* type, const char* help, auto value) {
     head(out, name, type, help);
     for (const VolumeReport& volume : volumes) {
-      out << name << "{volume=\"" << static_cast<std::uint32_t>(volume.id) << "\"} "
-          << value(volume) << '\n';
+      out << name << "{volume=\"" << static_cast<std::uint32_t>(volume.key.id) << '"';
+      // A configured URL holds nothing that would need escaping.
+      if (volume.key.server != 0) {
+        out << ",server=\"" << sources.config->target.volume_servers[volume.key.server - 1].url
+            << '"';
+      }
+      out << "} " << value(volume) << '\n';
     }
   };
   family("kelp_volume_serving", "gauge", "1 while the volume is read from its files.",
-         [](const VolumeReport& v) { return v.state == VolumeState::kServing ? 1 : 0; });
+         [](const VolumeReport& v) {
+           return v.state == VolumeState::kServing && !is_revoked(v) ? 1 : 0;
+         });
   family("kelp_volume_needles", "gauge", "Live needles in the index.",
          [](const VolumeReport& v) { return v.counters->needles.load(); });
   family("kelp_volume_reads_total", "counter", "Reads of the volume.",

@@ -85,12 +85,14 @@ NeedleListing::~NeedleListing() {
   if (thread_.joinable()) thread_.join();
 }
 
-HttpResponse NeedleListing::answer(const HttpRequest& request, const Catalog& catalog) {
+HttpResponse NeedleListing::answer(const HttpRequest& request,
+                                   const std::vector<const Catalog*>& catalogs) {
   const std::optional<VolumeId> volume = volume_of(request.path);
   if (!volume) return http_error(404, "below /volumes/ there is only /volumes/ID/needles");
   const Result<NeedlePageRequest> page = page_request(request);
   if (!page) return http_error(400, page.error().what);
-  const auto files = catalog.files(*volume);
+  const auto owner = owner_of(*volume, static_cast<std::uint32_t>(catalogs.size()));
+  const auto files = catalogs[owner]->files(*volume);
   if (!files) return http_error(404, "no volume of that id has its files here");
   if (job_ != nullptr && !job_->done) {
     return http_error(503, "another listing is under way: ask again when it has ended");

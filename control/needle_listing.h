@@ -5,6 +5,7 @@
 #include <atomic>
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include "control/http_server.h"
 #include "dataplane/volume/catalog.h"
@@ -19,9 +20,10 @@ class NeedleListing {
   /// Ends a listing under way, at its next look at the clock.
   ~NeedleListing();
 
+  /// `catalogs` are those of the workers, in their order.
   /// Answers "/volumes/ID/needles?from=ID&limit=N&cookies=1"; `later` while the files are read.
   /// 400: a parameter that makes no sense. 404: no such path or volume. 503: one is under way.
-  HttpResponse answer(const HttpRequest& request, const Catalog& catalog);
+  HttpResponse answer(const HttpRequest& request, const std::vector<const Catalog*>& catalogs);
 
  private:
   struct Job {

@@ -4,7 +4,10 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "control/worker_metrics.h"
@@ -44,8 +47,35 @@ double uptime_s(const ReportSources& sources) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - sources.started).count();
 }
 
+using Time = std::chrono::system_clock::time_point;
+
+/// Unix seconds, with milliseconds.
+Json time_json(const std::optional<Time>& time) {
+  if (!time) return nullptr;
+  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(time->time_since_epoch());
+  return static_cast<double>(ms.count()) / 1e3;
+}
+
+Json servers_json(const VolumeServerWatch& watch) {
+  Json list = Json::array();
+  for (const VolumeServerReport& server : watch.reports()) {
+    Json entry;
+    entry["url"] = server.url;
+    entry["version"] = server.version;
+    entry["trusted"] = server.trusted;
+    entry["wants_token"] = server.wants_token;
+    entry["volumes"] = server.listed;
+    entry["last_answer"] = time_json(server.last_answer);
+    entry["failing_since"] = time_json(server.failing_since);
+    entry["failure"] = server.failure;
+    list.push_back(std::move(entry));
+  }
+  return list;
+}
+
 struct StateCounts {
   std::size_t serving = 0;
+  std::size_t revoked = 0;
   std::size_t loading = 0;
   std::size_t use_http = 0;
   std::size_t refused = 0;
@@ -56,7 +86,7 @@ StateCounts count_states(const std::vector<VolumeReport>& volumes) {
   for (const VolumeReport& volume : volumes) {
     switch (volume.state) {
       case VolumeState::kServing:
-        ++counts.serving;
+        ++(is_revoked(volume) ? counts.revoked : counts.serving);
         break;
       case VolumeState::kLoading:
         ++counts.loading;
@@ -74,17 +104,51 @@ StateCounts count_states(const std::vector<VolumeReport>& volumes) {
 
 }  // namespace
 
+bool is_revoked(const VolumeReport& volume) {
+  return volume.state == VolumeState::kServing && volume.key.server != 0 &&
+         (volume.attestation == nullptr || !volume.attestation->holds(ticks_now()));
+}
+
+std::vector<VolumeReport> volume_reports(const ReportSources& sources) {
+  std::vector<VolumeReport> all;
+  for (const Worker* worker : sources.workers) {
+    for (VolumeReport& report : worker->loader().catalog().reports()) {
+      all.push_back(std::move(report));
+    }
+  }
+  // Each worker has its volumes in order, and they share them by turns.
+  std::sort(all.begin(), all.end(),
+            [](const VolumeReport& a, const VolumeReport& b) { return a.key < b.key; });
+  return all;
+}
+
 std::string health_json(const ReportSources& sources) {
-  const Loader& loader = sources.workers.front()->loader();
-  const StateCounts counts = count_states(loader.catalog().reports());
-  const std::vector<DirectoryTrouble> troubles = loader.catalog().troubles();
+  const StateCounts counts = count_states(volume_reports(sources));
+  // Every worker looks at every directory.
+  std::map<std::string, DirectoryTrouble> troubles;
+  for (const Worker* worker : sources.workers) {
+    for (DirectoryTrouble& trouble : worker->loader().catalog().troubles()) {
+      troubles.try_emplace(trouble.what, std::move(trouble));
+    }
+  }
 
   Json reasons = Json::array();
-  for (const DirectoryTrouble& trouble : troubles) reasons.push_back(trouble.what);
+  for (const auto& [what, trouble] : troubles) reasons.push_back(what);
   if (counts.refused > 0) {
     reasons.push_back(std::to_string(counts.refused) + " volumes cannot be opened; see /volumes");
   }
-  if (!loader.settled()) reasons.push_back("the volume directories are still being read");
+  if (counts.revoked > 0) {
+    reasons.push_back(std::to_string(counts.revoked) +
+                      " volumes are not attested by their volume server; see /volumes");
+  }
+  for (const VolumeServerReport& server : sources.servers->reports()) {
+    if (server.failing_since) {
+      reasons.push_back("volume server " + server.url + " does not answer: " + server.failure);
+    }
+  }
+  const bool settled = std::all_of(sources.workers.begin(), sources.workers.end(),
+                                   [](const Worker* each) { return each->loader().settled(); });
+  if (!settled) reasons.push_back("the volume directories are still being read");
   if (sources.disabled) {
     reasons.push_back("disabled by an operator: every read is sent to HTTP (kelpctl enable)");
   }
@@ -95,11 +159,19 @@ std::string health_json(const ReportSources& sources) {
   if (sources.draining) reasons.push_back("draining: no new requests are taken");
 
   Json notes = Json::array();
-  notes.push_back("volumes are served unattested: no volume server vouches for their directories");
+  const TargetConfig& target = sources.config->target;
+  if (!target.directories.empty()) {
+    notes.push_back(
+        target.volume_servers.empty()
+            ? "volumes are served unattested: no volume server vouches for their directories"
+            : "the volumes of " + std::to_string(target.directories.size()) +
+                  " directories are served unattested: no volume server vouches for them");
+  }
   if (!sources.hugepage_note.empty()) notes.push_back(sources.hugepage_note);
 
-  const bool failed = troubles.size() >= sources.config->target.directories.size() &&
-                      counts.serving == 0 && !troubles.empty();
+  std::size_t directories = target.directories.size();
+  for (const TargetVolumeServer& server : target.volume_servers) directories += server.dirs.size();
+  const bool failed = troubles.size() >= directories && counts.serving == 0 && !troubles.empty();
   Json health;
   health["status"] = failed ? "failed" : reasons.empty() ? "healthy" : "degraded";
   health["reasons"] = reasons;
@@ -110,23 +182,36 @@ std::string health_json(const ReportSources& sources) {
   health["workers"] = sources.workers.size();
   health["clients"] = sources.clients;
   health["volumes"] = {{"serving", counts.serving},
+                       {"revoked", counts.revoked},
                        {"loading", counts.loading},
                        {"use_http", counts.use_http},
                        {"refused", counts.refused}};
-  health["attested"] = false;
+  health["attested"] = target.directories.empty();
+  health["volume_servers"] = servers_json(*sources.servers);
   return text(health);
 }
 
 std::string volumes_json(const ReportSources& sources) {
   Json list = Json::array();
-  for (const VolumeReport& volume : sources.workers.front()->loader().catalog().reports()) {
+  for (const VolumeReport& volume : volume_reports(sources)) {
     const VolumeCounters& counters = *volume.counters;
     Json entry;
-    entry["id"] = static_cast<std::uint32_t>(volume.id);
+    entry["id"] = static_cast<std::uint32_t>(volume.key.id);
     entry["collection"] = volume.collection;
-    entry["state"] = state_name(volume.state);
-    entry["reason"] = volume.reason;
-    entry["attested"] = false;
+    const bool revoked = is_revoked(volume);
+    const Standing* standing = sources.servers->standing(volume.key);
+    entry["state"] = revoked ? "revoked" : state_name(volume.state);
+    entry["reason"] = revoked && standing != nullptr ? standing->reason : volume.reason;
+    entry["attested"] = volume.key.server != 0 && volume.state == VolumeState::kServing && !revoked;
+    entry["attested_since"] = nullptr;
+    entry["revoked_since"] = nullptr;
+    if (standing != nullptr) {
+      entry[standing->attested ? "attested_since" : "revoked_since"] = time_json(standing->since);
+    }
+    entry["volume_server"] = nullptr;
+    if (volume.key.server != 0) {
+      entry["volume_server"] = sources.config->target.volume_servers[volume.key.server - 1].url;
+    }
     entry["dir"] = volume.directory;
     entry["version"] = volume.version;
     entry["offset_bytes"] = counters.offset_width.load();

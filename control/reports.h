@@ -10,6 +10,7 @@
 #include "control/client_report.h"
 #include "control/config.h"
 #include "control/config_reload.h"
+#include "control/volume_server_watch.h"
 #include "dataplane/worker/worker.h"
 
 namespace kelp {
@@ -18,6 +19,7 @@ namespace kelp {
 struct ReportSources {
   const Config* config = nullptr;
   std::vector<const Worker*> workers;
+  const VolumeServerWatch* servers = nullptr;
   std::size_t clients = 0;
   std::string hugepage_note;  ///< "" or why ordinary pages are used
   bool draining = false;
@@ -25,6 +27,12 @@ struct ReportSources {
   std::string reload_error;  ///< why the last reload changed nothing; "" if it did not fail
   std::chrono::steady_clock::time_point started;
 };
+
+/// Of all workers, by key.
+std::vector<VolumeReport> volume_reports(const ReportSources& sources);
+
+/// It is open, and not served: its server does not vouch for it at this moment.
+bool is_revoked(const VolumeReport& volume);
 
 /// {"status": "healthy" | "degraded" | "failed", "reasons": [...], "notes": [...], ...}
 std::string health_json(const ReportSources& sources);

@@ -55,7 +55,7 @@ def stages(programs: Path, cluster: weed.Cluster, home: Path, listing: Path, qui
     """What a 4 KiB read is made of, each measured by itself, and /stats of a daemon that has served nothing else."""
     cpus = sorted(os.sched_getaffinity(0))
     worker, client = process.worker_and_client_cpus()
-    flags = ["--pairs", 11 if quick else 101]
+    flags = ["--pairs", 101 if quick else 1001]
     with daemon.Daemon(programs, home, cluster.volume_dir, flags=worker) as kelpd:
         kelpd.wait_serving(file.vid for file in cluster.volume_files())
         ring = load.figures_of([programs / "kelp-ring-compare", "--run-dir", kelpd.run_dir, "--worker-cpu", cpus[-1],

@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -79,7 +80,7 @@ Connection::~Connection() {
   }
 }
 
-ClientResult<std::unique_ptr<Attachment>> Connection::attach() const {
+ClientResult<std::unique_ptr<Attachment>> Connection::attach() {
   const std::string path = options_.run_dir + "/" + kAttachSocketName;
   auto socket = connect_seqpacket(path, kAttachTimeoutMs);
   if (!socket) {
@@ -95,6 +96,13 @@ ClientResult<std::unique_ptr<Attachment>> Connection::attach() const {
   }
   auto attachment = std::make_unique<Attachment>();
   attachment->socket = std::move(*socket);
+  // Forgotten before the socket can be closed: a child must not close the number's next owner.
+  struct Forget {
+    std::atomic<int>& fd;
+    ~Forget() { fd.store(-1); }
+  };
+  attaching_.store(attachment->socket.get());
+  const Forget forget{attaching_};
 
   const AttachRequest request = make_request(options_);
   auto sent = send_message(attachment->socket.get(), std::as_bytes(std::span(&request, 1)), {});
@@ -223,8 +231,9 @@ bool Connection::check_alive() noexcept {
 }
 
 void Connection::in_child_of_fork() noexcept {
-  if (attachment_ == nullptr) return;
   // While the child held them, the daemon would not see the parent's death.
+  if (const int fd = attaching_.exchange(-1); fd >= 0) ::close(fd);
+  if (attachment_ == nullptr) return;
   attachment_->socket.reset();
   for (auto& ring : attachment_->rings) ring->close_descriptors();
 }

@@ -78,7 +78,7 @@ class Connection : public ForkObserver {
 
  private:
   explicit Connection(ConnectOptions options) : options_(std::move(options)) {}
-  ClientResult<std::unique_ptr<Attachment>> attach() const;
+  ClientResult<std::unique_ptr<Attachment>> attach();
   void reap_closed_channels();
 
   ConnectOptions options_;
@@ -86,6 +86,7 @@ class Connection : public ForkObserver {
   std::atomic<bool> disconnected_{false};
   std::mutex mutex_;  // channels_ and the attachment's identity
   std::unique_ptr<Attachment> attachment_;
+  std::atomic<int> attaching_{-1};  // a socket that asks, and is not in attachment_ yet
   std::vector<std::unique_ptr<Channel>> channels_;
 };
 

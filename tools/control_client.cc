@@ -12,6 +12,7 @@ namespace kelp {
 namespace {
 
 constexpr long kTimeoutMs = 5000;
+constexpr long kForeignTimeoutMs = 2000;
 constexpr std::size_t kMaxAnswerBytes = 64u << 20;
 
 std::size_t append(char* bytes, std::size_t size, std::size_t count, void* body) {
@@ -61,7 +62,9 @@ std::string control_socket_path(const CommonOptions& common) {
   return std::string(named ? from_environment : "/run/kelp") + "/control.sock";
 }
 
-Outcome<ControlAnswer> control_get(const CommonOptions& common, const std::string& path) {
+namespace {
+
+Outcome<ControlAnswer> ask(const CommonOptions& common, const std::string& path, bool post) {
   const std::string socket = control_socket_path(common);
   if (socket.size() >= sizeof(sockaddr_un::sun_path)) {
     return fail(ExitCode::kUsage, "a socket path holds at most 107 bytes, and " + socket + " has " +
@@ -74,6 +77,10 @@ Outcome<ControlAnswer> control_get(const CommonOptions& common, const std::strin
   ControlAnswer answer;
   const std::string url = "http://kelpd" + path;
   curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
+  if (post) {
+    curl_easy_setopt(curl.get(), CURLOPT_POST, 1L);
+    curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE, 0L);
+  }
   curl_easy_setopt(curl.get(), CURLOPT_UNIX_SOCKET_PATH, socket.c_str());
   curl_easy_setopt(curl.get(), CURLOPT_PROXY, "");  // $http_proxy has no say in this
   curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
@@ -84,6 +91,35 @@ Outcome<ControlAnswer> control_get(const CommonOptions& common, const std::strin
   if (code != CURLE_OK) return explain(curl.get(), code, socket);
   curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &answer.status);
   return answer;
+}
+
+}  // namespace
+
+Outcome<ControlAnswer> control_get(const CommonOptions& common, const std::string& path) {
+  return ask(common, path, false);
+}
+
+Outcome<ControlAnswer> control_post(const CommonOptions& common, const std::string& path) {
+  return ask(common, path, true);
+}
+
+Outcome<long> http_status(const std::string& url) {
+  const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl(curl_easy_init(),
+                                                                 &curl_easy_cleanup);
+  if (!curl) return fail(ExitCode::kOther, "libcurl does not start: out of memory?");
+  std::string body;
+  curl_easy_setopt(curl.get(), CURLOPT_URL, url.c_str());
+  curl_easy_setopt(curl.get(), CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(curl.get(), CURLOPT_PROXY, "");
+  curl_easy_setopt(curl.get(), CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(curl.get(), CURLOPT_TIMEOUT_MS, kForeignTimeoutMs);
+  curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, &append);
+  curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &body);
+  const CURLcode code = curl_easy_perform(curl.get());
+  if (code != CURLE_OK) return fail(ExitCode::kOther, curl_easy_strerror(code));
+  long status = 0;
+  curl_easy_getinfo(curl.get(), CURLINFO_RESPONSE_CODE, &status);
+  return status;
 }
 
 }  // namespace kelp

@@ -16,8 +16,11 @@ struct Parsed {
   nlohmann::json value;
 };
 
-Outcome<Parsed> ask(const CommonOptions& common, const std::string& path) {
-  Outcome<ControlAnswer> answer = control_get(common, path);
+using Request = Outcome<ControlAnswer> (*)(const CommonOptions&, const std::string&);
+
+Outcome<Parsed> ask(const CommonOptions& common, const std::string& path,
+                    Request request = &control_get) {
+  Outcome<ControlAnswer> answer = request(common, path);
   if (!answer) return tl::unexpected(answer.error());
   nlohmann::json value = nlohmann::json::parse(answer->body, nullptr, false);
   if (!value.is_object()) {
@@ -44,12 +47,33 @@ tl::unexpected<Failure> refused(const std::string& path, const Parsed& parsed) {
 
 }  // namespace
 
-Outcome<void> run_control(const CommonOptions& common, const std::string& path, ControlView view,
-                          bool colour) {
-  const Outcome<Parsed> parsed = ask(common, path);
+namespace {
+
+Outcome<void> run(const CommonOptions& common, const std::string& path, Request request,
+                  ControlView view, bool colour) {
+  const Outcome<Parsed> parsed = ask(common, path, request);
   if (!parsed) return tl::unexpected(parsed.error());
   if (parsed->answer.status != 200) return refused(path, *parsed);
   return show(common, *parsed, view, colour);
+}
+
+}  // namespace
+
+Outcome<void> run_control(const CommonOptions& common, const std::string& path, ControlView view,
+                          bool colour) {
+  return run(common, path, &control_get, view, colour);
+}
+
+Outcome<void> run_action(const CommonOptions& common, const std::string& path, ControlView view,
+                         bool colour) {
+  return run(common, path, &control_post, view, colour);
+}
+
+Outcome<nlohmann::json> ask_control(const CommonOptions& common, const std::string& path) {
+  Outcome<Parsed> parsed = ask(common, path);
+  if (!parsed) return tl::unexpected(parsed.error());
+  if (parsed->answer.status != 200) return refused(path, *parsed);
+  return std::move(parsed->value);
 }
 
 Outcome<void> run_health(const CommonOptions& common, bool colour) {

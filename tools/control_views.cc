@@ -40,7 +40,7 @@ std::string uptime(const json& object) {
 
 std::string volume_counts(const json& volumes) {
   std::string text;
-  for (const char* state : {"serving", "loading", "use_http", "refused"}) {
+  for (const char* state : {"serving", "revoked", "loading", "use_http", "refused"}) {
     if (!text.empty()) text += ", ";
     text += field_text(volumes, state) + " " + state;
   }
@@ -50,6 +50,19 @@ std::string volume_counts(const json& volumes) {
 void add_sentences(const json& sentences, const char* label, Tone tone, FactList& facts) {
   if (!sentences.is_array()) return;
   for (const json& sentence : sentences) facts.add(label, {cell_text(sentence), tone});
+}
+
+/// One line per volume server: whether it answers, and what it has.
+void add_servers(const json& servers, FactList& facts) {
+  if (!servers.is_array()) return;
+  for (const json& server : servers) {
+    const std::string failure = field_text(server, "failure");
+    const bool failing = !field(server, "failing_since").is_null();
+    facts.add("server", {field_text(server, "url") +
+                             (failing ? ", does not answer: " + failure
+                                      : ", has " + field_text(server, "volumes") + " volumes"),
+                         failing ? Tone::kBad : Tone::kGood});
+  }
 }
 
 /// "cpu 1" or "not pinned".
@@ -97,6 +110,7 @@ std::string view_health(const json& health, bool colour) {
   facts.add("clients", {field_text(health, "clients")});
   facts.add("volumes", {volume_counts(field(health, "volumes"))});
   facts.add("attested", {field_text(health, "attested")});
+  add_servers(field(health, "volume_servers"), facts);
   add_sentences(field(health, "notes"), "note", Tone::kPlain, facts);
   return facts.text(colour);
 }
@@ -108,6 +122,7 @@ std::string view_volumes(const json& volumes, bool colour) {
                {"COLLECTION"},
                {"STATE"},
                {"ATTESTED"},
+               {"SERVER"},
                {"VERSION", true},
                {"OFFSETS", true},
                {"REVISION", true},
@@ -125,6 +140,7 @@ std::string view_volumes(const json& volumes, bool colour) {
                {field_text(volume, "collection")},
                status_cell(field_text(volume, "state")),
                {field_text(volume, "attested")},
+               {field_text(volume, "volume_server")},
                {field_text(volume, "version")},
                bytes_cell(volume, "offset_bytes"),
                {field_text(volume, "revision")},
@@ -154,13 +170,75 @@ std::string view_stats(const json& stats, bool colour) {
   return text;
 }
 
+std::string view_clients(const json& clients, bool colour) {
+  const json& list = field(clients, "clients");
+  if (!list.is_array() || list.empty()) return "no clients\n";
+  Table table({{"ID", true},
+               {"NAME"},
+               {"PID", true},
+               {"UID", true},
+               {"FOR", true},
+               {"CHANNELS", true},
+               {"DATA", true},
+               {"PAGES", true},
+               {"IN FLIGHT", true},
+               {"BYTES", true},
+               {"STATE"}});
+  for (const json& client : list) {
+    const json& seconds = field(client, "attached_s");
+    const bool sane =
+        seconds.is_number() && seconds.get<double>() >= 0 && seconds.get<double>() < 1e15;
+    const bool leaving = field(client, "leaving") == true;
+    table.add({{field_text(client, "id")},
+               {field_text(client, "name")},
+               {field_text(client, "pid")},
+               {field_text(client, "uid")},
+               {sane ? human_duration(static_cast<std::uint64_t>(seconds.get<double>())) : "-"},
+               {field_text(client, "channels")},
+               bytes_cell(client, "data_bytes"),
+               bytes_cell(client, "page_bytes"),
+               {field_text(client, "in_flight")},
+               bytes_cell(client, "in_flight_bytes"),
+               {leaving ? "leaving" : "attached", leaving ? Tone::kWarning : Tone::kPlain}});
+  }
+  return table.text(colour);
+}
+
+std::string view_reload(const json& reload, bool colour) {
+  Table table({{"KEY"}, {"FROM"}, {"TO"}, {""}});
+  const auto add = [&](const char* list, const char* what, Tone tone) {
+    const json& changes = field(reload, list);
+    if (!changes.is_array()) return;
+    for (const json& change : changes) {
+      table.add({{field_text(change, "key")},
+                 {field_text(change, "from")},
+                 {field_text(change, "to")},
+                 {what, tone}});
+    }
+  };
+  add("applied", "applied", Tone::kGood);
+  add("needs_restart", "needs a restart", Tone::kWarning);
+  return table.empty() ? "reloaded, nothing differs\n" : table.text(colour);
+}
+
+std::string view_status(const json& answer, bool) {
+  return printable(field_text(answer, "status")) + "\n";
+}
+
 std::string view_config(const json& config, bool colour) {
   const json& items = field(config, "items");
   if (!items.is_array() || items.empty()) return "no items\n";
-  Table table({{"KEY"}, {"VALUE"}, {"ORIGIN"}});
+  Table table({{"KEY"}, {"VALUE"}, {"ORIGIN"}, {"RELOAD"}});
   for (const json& item : items) {
-    table.add(
-        {{field_text(item, "key")}, {field_text(item, "value")}, {field_text(item, "origin")}});
+    const bool pending = !field(item, "after_restart").is_null();
+    const bool reloadable = field(item, "reloadable") == true;
+    table.add({{field_text(item, "key")},
+               {field_text(item, "value")},
+               {field_text(item, "origin")},
+               {pending      ? "restart for " + field_text(item, "after_restart")
+                : reloadable ? "yes"
+                             : "",
+                pending ? Tone::kWarning : Tone::kPlain}});
   }
   return table.text(colour);
 }

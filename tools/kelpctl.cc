@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cstdio>
 #include <functional>
@@ -12,9 +13,11 @@
 
 #include "tools/control_command.h"
 #include "tools/control_views.h"
+#include "tools/doctor.h"
 #include "tools/output_file.h"
 #include "tools/read_command.h"
 #include "tools/stat_command.h"
+#include "tools/stats_watch.h"
 #include "tools/table.h"
 
 namespace kelp {
@@ -40,6 +43,16 @@ constexpr const char* kFooter =
 constexpr const char* kHealthFooter =
     "\nExits with 0 when the daemon is healthy or degraded (it answers reads), with 1 when it has\n"
     "failed, with 13 when there is none.\n";
+
+constexpr const char* kStatsFooter =
+    "\nWith --watch on a terminal the table is drawn anew each time; elsewhere each time is a "
+    "line,\n"
+    "with --json an object per line. Latencies are those since the daemon's start.\n";
+
+constexpr const char* kDoctorFooter =
+    "\nA line per check: ok, warn or fail, and what to do. Exits with 0 unless something fails.\n";
+
+constexpr std::uint32_t kMostWatchS = 3600;
 
 /// A descriptor we open must not become stdout by accident: bytes meant for a closed stdout would
 /// go into the daemon's socket. Opened for reading only, so that writing there fails.
@@ -126,9 +139,54 @@ class Commands {
     health->footer(kHealthFooter);
     health->callback(
         [this] { command_ = [this] { return run_health(common_, stdout_has_colour()); }; });
-    add_control("stats", "Show counters and latencies of the workers", &view_stats);
+    add_stats();
     add_control("volumes", "List the volumes the daemon knows", &view_volumes);
+    add_control("clients", "List the programs that are attached", &view_clients);
     add_control("config", "Show the daemon's settings and where each comes from", &view_config);
+    add_doctor();
+    add_action("reload", "Read the configuration file again", &view_reload);
+    add_action("disable", "Send every read to HTTP, until enable", &view_status);
+    add_action("enable", "Read volumes again, after disable", &view_status);
+    add_action("drain", "Finish what is in flight, then end the daemon", &view_status);
+  }
+
+  void add_stats() {
+    CLI::App* stats = app_.add_subcommand("stats", "Show counters and latencies of the workers");
+    stats->footer(kStatsFooter);
+    const CLI::Option* watch =
+        stats->add_option("--watch", stats_.watch_s, "Show rates, every SECONDS (1), until Ctrl-C")
+            ->type_name("[SECONDS]")
+            ->expected(0, 1)
+            ->check(CLI::Range(1u, kMostWatchS));
+    stats->callback([this, watch] {
+      if (watch->count() != 0) stats_.watch_s = std::max(stats_.watch_s, 1u);  // 0: no number given
+      command_ = [this]() -> Outcome<void> {
+        if (stats_.watch_s != 0) return watch_stats(common_, stats_.watch_s);
+        return run_control(common_, "/stats", &view_stats, stdout_has_colour());
+      };
+    });
+  }
+
+  void add_doctor() {
+    CLI::App* doctor =
+        app_.add_subcommand("doctor", "Look for what is wrong, and say how to mend it");
+    doctor->footer(kDoctorFooter);
+    doctor
+        ->add_option("--volume-dir", doctor_.volume_dirs, "Look at this directory too; repeatable")
+        ->type_name("DIR")
+        ->expected(1)
+        ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    doctor->callback([this] {
+      command_ = [this] { return run_doctor(common_, doctor_, stdout_has_colour()); };
+    });
+  }
+
+  void add_action(const std::string& name, const char* help, ControlView view) {
+    app_.add_subcommand(name, help)->callback([this, name, view] {
+      command_ = [this, name, view] {
+        return run_action(common_, "/" + name, view, stdout_has_colour());
+      };
+    });
   }
 
   void add_control(const std::string& name, const char* help, ControlView view) {
@@ -142,6 +200,8 @@ class Commands {
   CLI::App app_;
   CommonOptions common_;
   ReadOptions read_;
+  StatsOptions stats_;
+  DoctorOptions doctor_;
   std::function<Outcome<void>()> command_;
 };
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace kelp {
 
@@ -19,6 +20,14 @@ struct ReadOptions {
   std::optional<std::uint64_t> size;  ///< bytes; none: to the end
   std::string output;                 ///< empty or "-": stdout
   std::uint32_t timeout_ms = 5000;    ///< of each request
+};
+
+struct StatsOptions {
+  std::uint32_t watch_s = 0;  ///< 0: once
+};
+
+struct DoctorOptions {
+  std::vector<std::string> volume_dirs;  ///< besides those of the daemon
 };
 
 /// The longest timeout that fits kelp_request.timeout_us.

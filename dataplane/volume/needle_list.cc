@@ -1,6 +1,7 @@
 #include "dataplane/volume/needle_list.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -52,6 +53,15 @@ class Window {
   std::optional<std::uint64_t> bound_;
 };
 
+/// A FIFO of that name is refused, not waited for.
+Result<UniqueFd> open_file(const std::string& path) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  struct stat found {};
+  if (!fd || ::fstat(fd.get(), &found) != 0) return system_error("cannot open " + path);
+  if (!S_ISREG(found.st_mode)) return plain_error(path + " is not a file");
+  return fd;
+}
+
 /// Bytes read, less than asked for only at the end of the file; -1 with errno.
 ssize_t read_fully(int fd, std::span<std::byte> into, std::uint64_t offset) {
   std::size_t done = 0;
@@ -92,12 +102,12 @@ Result<void> replay(int idx, const std::string& path, OffsetWidth width,
 
 Result<void> read_cookies(const std::string& path, const NeedlePageRequest& request,
                           const std::atomic<bool>& stop, NeedlePage& page) {
-  const UniqueFd dat(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!dat) return system_error("cannot open " + path);
+  const Result<UniqueFd> dat = open_file(path);
+  if (!dat) return tl::unexpected(dat.error());
   for (ListedNeedle& needle : page.needles) {
     if (auto go_on = may_go_on(request, stop); !go_on) return go_on;
     std::array<std::byte, kNeedleHeaderBytes> bytes{};
-    const ssize_t got = read_fully(dat.get(), bytes, needle.offset_bytes);
+    const ssize_t got = read_fully(dat->get(), bytes, needle.offset_bytes);
     if (got < 0) return system_error("cannot read " + path);
     const NeedleHeader header = parse_needle_header(bytes);
     const bool whole = static_cast<std::size_t>(got) == bytes.size();
@@ -113,10 +123,10 @@ Result<NeedlePage> list_needles(const VolumePaths& paths, OffsetWidth width,
   if (width == OffsetWidth::kUnknown) {
     return plain_error("the width of the rows of " + paths.idx + " cannot be told yet");
   }
-  const UniqueFd idx(::open(paths.idx.c_str(), O_RDONLY | O_CLOEXEC));
-  if (!idx) return system_error("cannot open " + paths.idx);
+  const Result<UniqueFd> idx = open_file(paths.idx);
+  if (!idx) return tl::unexpected(idx.error());
   Window window(request);
-  if (auto done = replay(idx.get(), paths.idx, width, request, stop, window); !done) {
+  if (auto done = replay(idx->get(), paths.idx, width, request, stop, window); !done) {
     return tl::unexpected(done.error());
   }
   NeedlePage page = std::move(window).page();

@@ -1,5 +1,9 @@
 #include "dataplane/volume/vif.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
 #include <charconv>
 #include <exception>
 #include <initializer_list>
@@ -8,6 +12,8 @@
 #include <set>
 #include <utility>
 #include <vector>
+
+#include "shm_ring/unique_fd.h"
 
 namespace kelp {
 namespace {
@@ -187,6 +193,18 @@ Result<VolumeInfo> parse_vif(std::string_view text) {
   } catch (const std::exception& error) {
     return bad_vif(error.what());
   }
+}
+
+Result<std::string> read_vif(const std::string& path) {
+  // Opening a FIFO to read waits for a writer, for ever perhaps; with O_NONBLOCK it does not.
+  const UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  if (!fd && errno == ENOENT) return std::string();
+  if (!fd) return system_error("cannot open " + path);
+  std::string text(kVifBytesMax + 1, '\0');
+  const ssize_t got = ::read(fd.get(), text.data(), text.size());
+  if (got < 0) return system_error("cannot read " + path);
+  text.resize(static_cast<std::size_t>(got));
+  return text;
 }
 
 }  // namespace kelp

@@ -53,4 +53,9 @@ struct VolumeInfo {
 /// Source: SeaweedFS weed/storage/volume_info/volume_info.go, weed/pb/volume_server.proto.
 Result<VolumeInfo> parse_vif(std::string_view text);
 
+/// The file's text, at most one byte more than parse_vif() takes; empty when there is no such file.
+/// It is rewritten in place, so it may be cut. One that is there and cannot be read is an error: it
+/// may say that the data lives elsewhere.
+Result<std::string> read_vif(const std::string& path);
+
 }  // namespace kelp

@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 
+#include "dataplane/volume/attestation.h"
 #include "dataplane/volume/index_log.h"
 #include "dataplane/volume/super_block.h"
 #include "shm_ring/file_id.h"
@@ -79,6 +80,7 @@ class Volume {
   std::uint8_t version() const noexcept { return parts_.super_block.version; }
   std::uint16_t revision() const noexcept { return parts_.super_block.compaction_revision; }
   int dat_fd() const noexcept { return parts_.dat.get(); }
+  int idx_fd() const noexcept { return parts_.idx.get(); }
   bool reads_without_waiting() const noexcept { return parts_.reads_without_waiting; }
   bool always_in_memory() const noexcept { return parts_.always_in_memory; }
   OffsetWidth width() const noexcept { return parts_.log.width(); }
@@ -87,6 +89,15 @@ class Volume {
     return width() == OffsetWidth::kFour ? kNeedleAlignment << 32 : 0;
   }
   VolumeCounters& counters() noexcept { return *parts_.counters; }
+  /// Once, by the loader: the files are a volume server's, and served on its word only.
+  void attested_by(std::shared_ptr<Attestation> attestation) noexcept {
+    attestation_ = std::move(attestation);
+  }
+  /// Null: of a directory without a server.
+  Attestation* attestation() const noexcept { return attestation_.get(); }
+  VolumeKey key() const noexcept {
+    return {attestation_ == nullptr ? 0 : attestation_->facts().key.server, parts_.id};
+  }
 
   /// How many bytes followed the data in the last record read: the next one's best guess. Reads on
   /// the storage thread update it too.
@@ -110,6 +121,7 @@ class Volume {
   void next_generation() noexcept;
 
   Parts parts_;
+  std::shared_ptr<Attestation> attestation_;
   std::uint64_t seen_size_ = 0;
   struct timespec seen_ctime_ {};
   struct timespec seen_mtime_ {};

@@ -26,8 +26,6 @@ namespace {
 constexpr int kOpenAttempts = 5;
 constexpr const char* kNoMemory = "not enough memory for the volume's index";
 constexpr std::size_t kReplayBytes = 65536 * kIndexRowBytesMax;
-// One byte more than any is: parse_vif() refuses what is longer.
-constexpr std::size_t kLargestVif = kVifBytesMax + 1;
 // Opening a FIFO to read waits for a writer, for ever perhaps; with O_NONBLOCK it does not. Regular
 // files ignore the flag.
 constexpr int kOpenFlags = O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
@@ -43,19 +41,6 @@ bool same_file(const struct stat& a, const struct stat& b) {
 
 std::string last_error() {
   return std::strerror(errno);
-}
-
-/// The .vif's text; empty when there is none. It is rewritten in place, so it may be cut. One that
-/// is there and cannot be read is an error: it may say that the data lives elsewhere.
-Result<std::string> read_vif(const std::string& path) {
-  UniqueFd fd(::open(path.c_str(), kOpenFlags));
-  if (!fd && errno == ENOENT) return std::string();
-  if (!fd) return system_error("cannot open " + path);
-  std::string text(kLargestVif, '\0');
-  const ssize_t got = ::read(fd.get(), text.data(), text.size());
-  if (got < 0) return system_error("cannot read " + path);
-  text.resize(static_cast<std::size_t>(got));
-  return text;
 }
 
 /// What keeps the open file from being read by us, if anything. A .idx may lie in a directory of

@@ -39,6 +39,8 @@ struct WorkerCounters {
   Counter private_handed_over;  ///< needles inflated, or checked again, by the loader
   Counter restarts;             ///< reads begun again because the volume had changed under them
   Counter volume_waits;         ///< reads that waited for an index to be loaded
+  Counter revocations;          ///< closes of watched files: their volume is to be attested again
+  Counter unattested_reads;     ///< reads sent away since no volume server vouched for the volume
   Counter buffers_held;         ///< deadlines that passed while bytes could still land
   Counter buffers_released;     ///< held buffers let go
   Counter rings_condemned;      ///< rings cut off, for whatever reason

@@ -18,11 +18,6 @@
 
 namespace kelp {
 
-/// The worker that owns a volume; libkelp computes the same.
-constexpr std::uint32_t owner_of(std::uint32_t volume, std::uint32_t workers) noexcept {
-  return workers <= 1 ? 0 : volume % workers;
-}
-
 struct ForwardedRequest {
   OpIndex origin = kNoOp;  ///< the sender's op; comes back with the answer
   Submission submission{};

@@ -37,7 +37,7 @@ void do_io(PrivateRead& read) noexcept {
 Loader::Loader(LoaderConfig config, Op* ops, std::size_t op_count, Waker& worker)
     : config_(std::move(config)),
       ops_(ops),
-      catalog_(config_.directories),
+      catalog_(config_.directories, config_.worker, config_.workers),
       worker_(worker),
       asks_(kQueueMessages),
       news_(kQueueMessages),
@@ -93,8 +93,8 @@ void Loader::take_asks() {
   while (std::optional<Ask> ask = asks_.try_pop()) {
     // kRetire: closing the files as the volume goes out of scope is all there is to do.
     if (ask->kind == Ask::Kind::kReopen) {
-      catalog_.reopening(ask->id);
-      open_again(ask->id, Clock::now());
+      catalog_.reopening(ask->key);
+      open_again(ask->key, Clock::now());
     }
   }
 }
@@ -104,26 +104,26 @@ void Loader::scan() {
   for (const Catalog::Change& change : catalog_.scan()) {
     switch (change.kind) {
       case Catalog::Change::Kind::kOpen:
-        open_again(change.id, Clock::now());
+        open_again(change.key, Clock::now());
         break;
       case Catalog::Change::Kind::kUseHttp:
-        tell({VolumeNews::Kind::kUseHttp, change.id, nullptr});
+        tell({VolumeNews::Kind::kUseHttp, change.key, nullptr});
         break;
       case Catalog::Change::Kind::kGone:
-        opens_.erase(change.id);
-        due_opens_.erase(change.id);
-        reopen_pauses_.erase(change.id);
-        tell({VolumeNews::Kind::kGone, change.id, nullptr});
+        opens_.erase(change.key);
+        due_opens_.erase(change.key);
+        reopen_pauses_.erase(change.key);
+        tell({VolumeNews::Kind::kGone, change.key, nullptr});
         break;
     }
   }
   next_scan_ = Clock::now() + config_.rescan;
 }
 
-void Loader::open_again(VolumeId id, Clock::time_point when) {
+void Loader::open_again(VolumeKey key, Clock::time_point when) {
   // One already under way began before this was asked for, so it may hold the old files.
-  opens_.erase(id);
-  due_opens_[id] = when;
+  opens_.erase(key);
+  due_opens_[key] = when;
 }
 
 void Loader::start_due_opens() {
@@ -144,7 +144,7 @@ void Loader::start_due_opens() {
 
 bool Loader::step_opens() {
   for (auto each = opens_.begin(); each != opens_.end();) {
-    const VolumeId id = each->first;
+    const VolumeKey key = each->first;
     const VolumeOpen::Turn turn = each->second->step();
     if (turn == VolumeOpen::Turn::kMore) {
       ++each;
@@ -153,38 +153,38 @@ bool Loader::step_opens() {
     const std::unique_ptr<VolumeOpen> open = std::move(each->second);
     each = opens_.erase(each);
     if (turn == VolumeOpen::Turn::kDone) {
-      finish_open(id, *open);
+      finish_open(key, *open);
     } else {
-      fail_open(id, open->failure());
+      fail_open(key, open->failure());
     }
   }
   if (opens_.empty()) settled_.store(true, std::memory_order_release);
   return !opens_.empty();
 }
 
-void Loader::finish_open(VolumeId id, VolumeOpen& open) {
+void Loader::finish_open(VolumeKey key, VolumeOpen& open) {
   std::unique_ptr<Volume> volume = open.take();
-  catalog_.opened(id, *volume);
-  reopen_pauses_.erase(id);
-  tell({VolumeNews::Kind::kServe, id, std::move(volume)});
+  catalog_.opened(key, *volume);
+  reopen_pauses_.erase(key);
+  tell({VolumeNews::Kind::kServe, key, std::move(volume)});
 }
 
-void Loader::fail_open(VolumeId id, const OpenFailure& failure) {
-  catalog_.failed(id, failure);
+void Loader::fail_open(VolumeKey key, const OpenFailure& failure) {
+  catalog_.failed(key, failure);
   switch (failure.refusal) {
     case OpenRefusal::kNotNow: {
       // Reads wait for a moment like a vacuum's commit; one that lasts is not worth waiting for.
-      std::chrono::milliseconds& pause = reopen_pauses_[id];
-      if (pause == kLongestReopenPause) tell({VolumeNews::Kind::kGone, id, nullptr});
+      std::chrono::milliseconds& pause = reopen_pauses_[key];
+      if (pause == kLongestReopenPause) tell({VolumeNews::Kind::kGone, key, nullptr});
       pause = std::clamp(pause * 2, kFirstReopenPause, kLongestReopenPause);
-      due_opens_[id] = Clock::now() + pause;
+      due_opens_[key] = Clock::now() + pause;
       break;
     }
     case OpenRefusal::kUseHttp:
-      tell({VolumeNews::Kind::kUseHttp, id, nullptr});
+      tell({VolumeNews::Kind::kUseHttp, key, nullptr});
       break;
     case OpenRefusal::kBroken:
-      tell({VolumeNews::Kind::kGone, id, nullptr});
+      tell({VolumeNews::Kind::kGone, key, nullptr});
       break;
   }
 }
@@ -287,7 +287,7 @@ void Loader::sleep() {
     if (wants_scan_.load(std::memory_order_relaxed)) {
       wake_at = std::min(wake_at, next_scan_ - config_.rescan + kScanPause);
     }
-    for (const auto& [id, when] : due_opens_) wake_at = std::min(wake_at, when);
+    for (const auto& [key, when] : due_opens_) wake_at = std::min(wake_at, when);
     const auto pause = std::chrono::ceil<std::chrono::milliseconds>(wake_at - Clock::now());
     std::array<pollfd, 2> entries{pollfd{waker_.fd(), POLLIN, 0},
                                   pollfd{inotify_.get(), POLLIN, 0}};

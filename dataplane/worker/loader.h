@@ -26,6 +26,8 @@ namespace kelp {
 
 struct LoaderConfig {
   std::vector<VolumeDirectory> directories;
+  std::uint32_t worker = 0;  ///< whose it is, of the `workers` that share the directories' volumes
+  std::uint32_t workers = 1;
   std::chrono::milliseconds rescan{2000};  ///< also when no change was notified
   GzipLimits gzip;
   std::uint64_t max_private_bytes = std::uint64_t{1} << 30;  ///< a larger record: use HTTP
@@ -39,7 +41,7 @@ struct VolumeNews {
     kGone,     ///< not there, or not readable now
   };
   Kind kind = Kind::kGone;
-  VolumeId id{};
+  VolumeKey key;
   std::unique_ptr<Volume> volume;
 };
 
@@ -51,7 +53,7 @@ class Loader {
   ~Loader();
 
   // The worker's side. False: the queue is full; ask again later.
-  bool reopen(VolumeId id) noexcept { return ask({Ask::Kind::kReopen, id, nullptr}); }
+  bool reopen(VolumeKey key) noexcept { return ask({Ask::Kind::kReopen, key, nullptr}); }
   bool retire(std::unique_ptr<Volume>& volume) noexcept;
   /// Someone asked for a volume that is not known: worth a look at the directories.
   void look_around() noexcept {
@@ -74,7 +76,7 @@ class Loader {
   struct Ask {
     enum class Kind : std::uint8_t { kReopen, kRetire };
     Kind kind = Kind::kReopen;
-    VolumeId id{};
+    VolumeKey key;
     std::unique_ptr<Volume> volume;
   };
   struct PrivateJob {
@@ -89,14 +91,14 @@ class Loader {
   void run() noexcept;
   void take_asks();
   void scan();
-  void open_again(VolumeId id, Clock::time_point when);
+  void open_again(VolumeKey key, Clock::time_point when);
   void start_due_opens();
   bool step_opens();
   bool step_private_reads();
   bool step_private_read(PrivateJob& job);
   std::unique_ptr<GzipInflater> take_inflater();
-  void finish_open(VolumeId id, VolumeOpen& open);
-  void fail_open(VolumeId id, const OpenFailure& failure);
+  void finish_open(VolumeKey key, VolumeOpen& open);
+  void fail_open(VolumeKey key, const OpenFailure& failure);
   void tell(VolumeNews news);
   void watch_directories();
   void drain_notifications();
@@ -118,9 +120,9 @@ class Loader {
   // Of the thread itself.
   UniqueFd inotify_;
   Clock::time_point next_scan_{};
-  std::map<VolumeId, std::unique_ptr<VolumeOpen>> opens_;
-  std::map<VolumeId, Clock::time_point> due_opens_;
-  std::map<VolumeId, std::chrono::milliseconds> reopen_pauses_;  // of volumes refused for now
+  std::map<VolumeKey, std::unique_ptr<VolumeOpen>> opens_;
+  std::map<VolumeKey, Clock::time_point> due_opens_;
+  std::map<VolumeKey, std::chrono::milliseconds> reopen_pauses_;  // of volumes refused for now
   std::deque<std::unique_ptr<PrivateJob>> private_jobs_;
   std::vector<std::unique_ptr<GzipInflater>> inflaters_;
   std::thread thread_;

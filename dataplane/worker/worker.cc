@@ -56,6 +56,8 @@ Result<void> Worker::start(Waker& control) {
   if (!epoll_ || ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, waker_.fd(), &event) != 0) {
     return system_error("cannot create the worker's epoll set");
   }
+  // Closes are rare, and who sleeps through one leaves the control thread asking late.
+  if (closes_.fd() >= 0) ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, closes_.fd(), &event);
   thread_ = std::thread([this] { run(); });
   ::pthread_setname_np(thread_.native_handle(),
                        ("kelp-worker-" + std::to_string(options_.index)).c_str());
@@ -219,27 +221,58 @@ bool Worker::report(WorkerReport::Kind kind, ServerRing* ring) noexcept {
   return told;
 }
 
+Worker::VolumeSlot* Worker::find_slot(VolumeKey key) noexcept {
+  const auto found = volumes_.find(static_cast<std::uint32_t>(key.id));
+  if (found == volumes_.end()) return nullptr;
+  VolumeSlot* slot = found->second.get();
+  while (slot != nullptr && slot->key != key) slot = slot->next.get();
+  return slot;
+}
+
+Worker::VolumeSlot& Worker::make_slot(VolumeKey key) noexcept {
+  // Server 0 wraps round to the end of the list.
+  const auto rank = [](const VolumeKey& of) { return of.server - 1; };
+  std::unique_ptr<VolumeSlot>* place = &volumes_[static_cast<std::uint32_t>(key.id)];
+  while (*place != nullptr && rank((*place)->key) < rank(key)) place = &(*place)->next;
+  auto slot = std::make_unique<VolumeSlot>();
+  slot->key = key;
+  slot->next = std::move(*place);
+  *place = std::move(slot);
+  return **place;
+}
+
+void Worker::drop_slot(VolumeKey key) noexcept {
+  const auto found = volumes_.find(static_cast<std::uint32_t>(key.id));
+  if (found == volumes_.end()) return;
+  std::unique_ptr<VolumeSlot>* place = &found->second;
+  while (*place != nullptr && (*place)->key != key) place = &(*place)->next;
+  if (*place == nullptr) return;
+  retire(std::move((*place)->volume));
+  *place = std::move((*place)->next);
+  if (found->second == nullptr) volumes_.erase(found);
+}
+
 void Worker::take_news(VolumeNews news) noexcept {
-  const auto id = static_cast<std::uint32_t>(news.id);
   if (news.kind == VolumeNews::Kind::kGone) {
-    const auto found = volumes_.find(id);
-    if (found == volumes_.end()) return;
-    retire(std::move(found->second->volume));
-    volumes_.erase(found);
+    drop_slot(news.key);
   } else {
-    std::unique_ptr<VolumeSlot>& slot = volumes_[id];
-    if (slot == nullptr) slot = std::make_unique<VolumeSlot>();
+    VolumeSlot* slot = find_slot(news.key);
+    if (slot == nullptr) slot = &make_slot(news.key);
     retire(std::move(slot->volume));
     const bool serve = news.kind == VolumeNews::Kind::kServe;
     slot->state = serve ? SlotState::kServing : SlotState::kUseHttp;
     slot->volume = std::move(news.volume);
     slot->fresh_batch = 0;
+    if (serve && slot->volume->attestation() != nullptr) {
+      closes_.add(*slot->volume);
+      if (control_ != nullptr) control_->notify();
+    }
   }
   // Those that waited for this volume are routed again, and find out.
   for (OpIndex each = volume_waits_.first(); each != kNoOp;) {
     const OpIndex index = each;
     each = volume_waits_.after(each);
-    if (ops_[index].submission.volume != id) continue;
+    if (ops_[index].submission.volume != static_cast<std::uint32_t>(news.key.id)) continue;
     volume_waits_.remove(index);
     ops_[index].state = OpState::kRouting;
     routing_.push_back(index);
@@ -248,7 +281,15 @@ void Worker::take_news(VolumeNews news) noexcept {
 
 void Worker::retire(std::unique_ptr<Volume> volume) noexcept {
   if (volume == nullptr) return;
+  closes_.remove(*volume);
   if (volume->pins != 0 || !loader_->retire(volume)) retired_.push_back(std::move(volume));
+}
+
+void Worker::take_closes() noexcept {
+  const std::uint32_t count = closes_.drain();
+  if (count == 0) return;
+  counters_.revocations.add(count);
+  if (control_ != nullptr) control_->notify();
 }
 
 void Worker::show_cpu() noexcept {
@@ -262,6 +303,7 @@ void Worker::show_cpu() noexcept {
 
 void Worker::do_periodic_work() noexcept {
   show_cpu();
+  take_closes();
   const Ticks now = ticks_now();
   if (now - last_beat_ > rate_.from_us(kHeartbeatPeriodMs * 1000 / 2)) {
     last_beat_ = now;
@@ -278,8 +320,10 @@ void Worker::do_periodic_work() noexcept {
   end_overdue(private_waits_, now);
   end_overdue(forwarded_, now);
   finish_removals();
-  for (auto& [id, slot] : volumes_) {
-    if (slot->reopen_unsent) slot->reopen_unsent = !loader_->reopen(VolumeId{id});
+  for (auto& [id, first] : volumes_) {
+    for (VolumeSlot* slot = first.get(); slot != nullptr; slot = slot->next.get()) {
+      if (slot->reopen_unsent) slot->reopen_unsent = !loader_->reopen(slot->key);
+    }
   }
   std::erase_if(retired_, [this](std::unique_ptr<Volume>& volume) {
     return volume->pins == 0 && loader_->retire(volume);

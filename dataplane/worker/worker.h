@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "dataplane/volume/close_watch.h"
 #include "dataplane/volume/private_read.h"
 #include "dataplane/worker/client.h"
 #include "dataplane/worker/counters.h"
@@ -42,7 +43,8 @@ struct WorkerOptions {
   std::uint64_t max_timeout_us = 60'000'000;
   std::uint64_t reload_wait_us = 1'000'000;  ///< a read waits this long for an index to load
   std::uint64_t inline_inflate_bytes =
-      262'144;  ///< inflated on the worker; more goes to the loader
+      262'144;                       ///< inflated on the worker; more goes to the loader
+  bool trust_local_clients = false;  ///< no token asked for where the volume server wants one
   LoaderConfig loader;
 };
 
@@ -118,12 +120,16 @@ class Worker {
   };
 
   enum class SlotState : std::uint8_t { kLoading, kServing, kUseHttp };
+  /// A volume of one server. Those of one id are a list, the lowest server first but for 0, which
+  /// is last.
   struct VolumeSlot {
+    VolumeKey key;
     SlotState state = SlotState::kLoading;
     bool reopen_unsent = false;
     std::uint64_t fresh_batch = 0;   // the batch the volume was last found current in
     std::uint64_t behind_batch = 0;  // and the one it was last found behind in
     std::unique_ptr<Volume> volume;
+    std::unique_ptr<VolumeSlot> next;
   };
 
   // worker.cc
@@ -133,6 +139,10 @@ class Worker {
   std::uint32_t take_messages() noexcept;
   void take_command(const WorkerCommand& command) noexcept;
   void take_news(VolumeNews news) noexcept;
+  VolumeSlot& make_slot(VolumeKey key) noexcept;
+  void drop_slot(VolumeKey key) noexcept;
+  VolumeSlot* find_slot(VolumeKey key) noexcept;
+  void take_closes() noexcept;
   void add_ring(ServerRing* ring) noexcept;
   void remove_ring(ServerRing* ring) noexcept;
   void divide_ops() noexcept;
@@ -169,8 +179,11 @@ class Worker {
   // worker_read.cc
   std::uint32_t route_waiting() noexcept;
   void route(OpIndex index) noexcept;
+  VolumeSlot* choose_slot(std::uint32_t volume) noexcept;
+  bool attested(const VolumeSlot& slot) const noexcept;
+  bool wants_token(const VolumeSlot& slot) const noexcept;
   bool ensure_fresh(VolumeSlot& slot) noexcept;
-  void reload(VolumeSlot& slot, VolumeId id) noexcept;
+  void reload(VolumeSlot& slot) noexcept;
   void wait_for_volume(OpIndex index) noexcept;
   void start_read(OpIndex index, Volume& volume, const NeedleLocation& location) noexcept;
   std::uint32_t continue_reads() noexcept;
@@ -218,8 +231,10 @@ class Worker {
   std::uint64_t contended_until_ = 0;  // of those turns
   std::uint32_t scarce_requests_ = 0;  // what each of them may have in work while ops are scarce
   absl::flat_hash_map<std::uint32_t, std::unique_ptr<VolumeSlot>> volumes_;
+  CloseWatch closes_;
   std::vector<std::unique_ptr<Volume>> retired_;  // replaced, waiting for their last read
   std::uint64_t batch_ = 0;
+  Ticks batch_began_ = 0;
   std::uint32_t cpu_ = kNoCpu;  // where this thread was last seen
   std::uint64_t idle_turns_ = 0;
   Ticks last_work_ = 0;

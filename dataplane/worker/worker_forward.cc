@@ -27,7 +27,7 @@ void Worker::forward(OpIndex index) noexcept {
   }
   counters_.forwarded.add();
   Op& op = ops_[index];
-  ForwardLink& link = *outgoing_[owner_of(op.submission.volume, options_.workers)];
+  ForwardLink& link = *outgoing_[owner_of(VolumeId{op.submission.volume}, options_.workers)];
   op.state = OpState::kForwarded;
   forwarded_.push_back(index);
   link.requests.try_push({index, op.submission, op.buffer, op.segment, op.deadline});

@@ -142,7 +142,7 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
   op.buffer = *buffer;
   op.segment = ring.client().segment.get();
   count_begun(ring.share(), op.buffer.size());
-  if (owner_of(submission.volume, options_.workers) != options_.index) [[unlikely]] {
+  if (owner_of(VolumeId{submission.volume}, options_.workers) != options_.index) [[unlikely]] {
     forward(index);
     return;
   }

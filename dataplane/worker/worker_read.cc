@@ -42,6 +42,9 @@ std::uint32_t Worker::route_waiting() noexcept {
   // A new batch: every submission it holds has been copied out, so an index found current from
   // here on shows all that was acknowledged before they were submitted.
   ++batch_;
+  // And a close that came before they were submitted is seen now, before any of them is answered.
+  if (!closes_.empty()) take_closes();
+  batch_began_ = ticks_now();
   // Bounded: thousands may have waited for one volume.
   const std::uint32_t count = std::min(routing_.size(), kBatch);
   // acquire pairs with the release in set_serving(): looked at after the submissions were copied
@@ -60,19 +63,29 @@ void Worker::route(OpIndex index) noexcept {
     end(index, KELP_DEADLINE);
     return;
   }
-  const auto found = volumes_.find(op.submission.volume);
-  if (found == volumes_.end()) {
+  VolumeSlot* const chosen = choose_slot(op.submission.volume);
+  if (chosen == nullptr) {
     loader_->look_around();
     end(index, KELP_UNAVAILABLE);
     return;
   }
-  VolumeSlot& slot = *found->second;
+  VolumeSlot& slot = *chosen;
   if (slot.state == SlotState::kUseHttp) {
     end(index, KELP_USE_HTTP);
     return;
   }
+  if (slot.state == SlotState::kServing && !attested(slot)) {
+    counters_.unattested_reads.add();
+    end(index, KELP_UNAVAILABLE);
+    return;
+  }
   if (slot.state == SlotState::kLoading || !ensure_fresh(slot)) {
     wait_for_volume(index);
+    return;
+  }
+  // Requests carry no token yet, so whoever would have to show one is sent away.
+  if (wants_token(slot)) {
+    end(index, KELP_DENIED);
     return;
   }
   Volume& volume = *slot.volume;
@@ -85,6 +98,37 @@ void Worker::route(OpIndex index) noexcept {
     return;
   }
   start_read(index, volume, *location);
+}
+
+/// With several servers on the host: the first that serves the volume now, else one that may soon.
+Worker::VolumeSlot* Worker::choose_slot(std::uint32_t volume) noexcept {
+  const auto found = volumes_.find(volume);
+  if (found == volumes_.end()) return nullptr;
+  VolumeSlot* const first = found->second.get();
+  if (first->next == nullptr) [[likely]]
+    return first;
+  const auto rank = [this](const VolumeSlot& slot) {
+    if (slot.state == SlotState::kServing) return attested(slot) ? 3 : 0;
+    return slot.state == SlotState::kLoading ? 2 : 1;
+  };
+  VolumeSlot* best = first;
+  for (VolumeSlot* slot = first; slot != nullptr; slot = slot->next.get()) {
+    // A copy nobody vouches for does not stand in for one that somebody could.
+    if (slot->key.server == 0 && first->key.server != 0) break;
+    if (rank(*slot) > rank(*best)) best = slot;
+  }
+  return best;
+}
+
+bool Worker::attested(const VolumeSlot& slot) const noexcept {
+  if (slot.key.server == 0) return true;
+  const Attestation* attestation = slot.volume->attestation();
+  return attestation != nullptr && attestation->holds(batch_began_);
+}
+
+bool Worker::wants_token(const VolumeSlot& slot) const noexcept {
+  if (options_.trust_local_clients || slot.key.server == 0) return false;
+  return slot.volume->attestation()->pulse().wants_token.load(std::memory_order_relaxed);
 }
 
 bool Worker::ensure_fresh(VolumeSlot& slot) noexcept {
@@ -101,22 +145,22 @@ bool Worker::ensure_fresh(VolumeSlot& slot) noexcept {
       slot.behind_batch = batch_;
       return false;
     case Volume::Freshness::kReplaced:
-      reload(slot, slot.volume->id());
+      reload(slot);
       return false;
   }
   return false;
 }
 
-void Worker::reload(VolumeSlot& slot, VolumeId id) noexcept {
+void Worker::reload(VolumeSlot& slot) noexcept {
   slot.state = SlotState::kLoading;
   retire(std::move(slot.volume));
-  slot.reopen_unsent = !loader_->reopen(id);
+  slot.reopen_unsent = !loader_->reopen(slot.key);
 }
 
 void Worker::wait_for_volume(OpIndex index) noexcept {
   Op& op = ops_[index];
-  const auto found = volumes_.find(op.submission.volume);
-  if (found != volumes_.end() && found->second->state == SlotState::kServing) {
+  const VolumeSlot* const slot = choose_slot(op.submission.volume);
+  if (slot != nullptr && slot->state == SlotState::kServing) {
     // Only behind: the next turn replays more.
     if (ticks_now() >= op.deadline) {
       end(index, KELP_DEADLINE);
@@ -281,9 +325,9 @@ void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
 }
 
 Worker::Since Worker::since_started(Op& op) noexcept {
-  const auto found = volumes_.find(op.submission.volume);
-  if (found == volumes_.end()) return Since::kChanged;
-  VolumeSlot& slot = *found->second;
+  VolumeSlot* const found = find_slot(op.volume->key());
+  if (found == nullptr) return Since::kChanged;
+  VolumeSlot& slot = *found;
   if (slot.state != SlotState::kServing || slot.volume.get() != op.volume) return Since::kChanged;
   switch (slot.volume->refresh()) {
     case Volume::Freshness::kCurrent:

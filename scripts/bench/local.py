@@ -47,8 +47,8 @@ def measure(programs: Path, quick: bool, say: process.Progress) -> list[figures.
             kelpd.wait_serving(file.vid for file in cluster.volume_files())
             listing = home / "fids"
             listing.write_text("\n".join(fids) + "\n")
-            pairs = 11 if quick else 401
-            say(f"Kelp and the in-process floor in turns: {pairs} pairs of slices of 20 ms")
+            pairs = 101 if quick else 4001
+            say(f"Kelp and the in-process floor in turns: {pairs} pairs of slices of 2 ms")
             measured = load.figures_of([*client_prefix, programs / "kelp-floor-compare", "--run-dir", kelpd.run_dir,
                                         "--volume-dir", cluster.volume_dir, "--fids", listing, "--pairs", pairs], home)
             bench = load.Bench(programs, kelpd.run_dir, listing, client_prefix, cluster.server, cluster.server_pid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,20 @@ BAD_FID, TIMEOUT, BROKEN_GZIP, RANGE, NO_DAEMON, CANNOT_WRITE = 2, 9, 10, 11, 13
 class Daemon:
     """A kelpd in the foreground; a context manager that stops it and wants exit code 0 from it.
 
-    `prefix` is a command that runs another one in its place, like prlimit.
+    Serves `volume_dir` unattested, and the directories of `volume_servers` (host:port to directories) while those servers
+    vouch for them. `prefix` is a command that runs another one in its place, like prlimit.
     """
 
-    def __init__(self, programs: Path, home: Path, volume_dir: Path, *, idx_dir: Path | None = None,
+    def __init__(self, programs: Path, home: Path, volume_dir: Path | None, *,
+                 volume_servers: Mapping[str, Sequence[Path]] | None = None, idx_dir: Path | None = None,
                  flags: Sequence[str] = (), prefix: Sequence[str] = (), keep: bool = False) -> None:
         self.kelpctl_path = programs / "kelpctl"
         self.run_dir = home / "run"
         self.keep = keep
-        self.arguments = [*prefix, programs / "kelpd", "--volume-dir", volume_dir, *(["--idx-dir", idx_dir] if idx_dir else []),
+        served: list[str | Path] = ["--volume-dir", volume_dir] if volume_dir else []
+        for url, dirs in (volume_servers or {}).items():
+            served += ["--volume-server", f"{url}={','.join(map(str, dirs))}"]
+        self.arguments = [*prefix, programs / "kelpd", *served, *(["--idx-dir", idx_dir] if idx_dir else []),
                           "--run-dir", self.run_dir, *flags]
         self.log = home / "kelpd.log"
         self.child: Child

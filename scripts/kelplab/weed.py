@@ -90,6 +90,7 @@ class Cluster:
         self.idx_dir = home / "index" if separate_idx else None
         self.children: list[Child] = []
         self.master = self.server = ""  # host:port
+        self.master_grpc = ""  # host:port.port
 
     def __enter__(self) -> Cluster:
         for directory in (self.home / "master", self.volume_dir, self.idx_dir):
@@ -124,23 +125,43 @@ class Cluster:
     def _start_once(self) -> None:
         master_port, master_grpc, port, grpc = free_ports(4)
         self.master, self.server = f"127.0.0.1:{master_port}", f"127.0.0.1:{port}"
+        self.master_grpc = f"{self.master}.{master_grpc}"
         common = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         # -peers=none: no election to wait for. Volumes of 1 GiB: only how many of them fit on the disk depends on it.
         self._child("weed-master", "master", *common, f"-port={master_port}", f"-port.grpc={master_grpc}",
                     f"-mdir={self.home / 'master'}", "-peers=none", "-telemetry=false", "-volumeSizeLimitMB=1024",
                     "-maxParallelVacuumPerServer=64")
         wait_until("the SeaweedFS master", lambda: http_call("GET", f"{self.master}/cluster/status")[0] == 200, self.children)
-        index = [f"-dir.idx={self.idx_dir}"] if self.idx_dir else []
-        self._child("weed-volume", "volume", *common, f"-port={port}", f"-port.grpc={grpc}", f"-dir={self.volume_dir}", *index,
-                    f"-mserver={self.master}.{master_grpc}", "-max=200", "-preStopSeconds=0")
+        self.start_volume_server("weed-volume", port, grpc, self.volume_dir, idx_dir=self.idx_dir)
         wait_until("the SeaweedFS volume server", self._registered, self.children)
 
-    def _child(self, name: str, *arguments: str) -> None:
-        # A home of its own: no security.toml of this machine's user may change what the servers do.
-        env = {key: value for key, value in os.environ.items() if not key.startswith("WEED_")}
-        env["HOME"] = str(self.home)
-        self.children.append(Child(name, [self.weed, "-logtostderr=true", *arguments], self.home / f"{name}.log", env=env,
-                                   cwd=self.home, keep=self.keep))
+    def start_volume_server(self, name: str, port: int, grpc: int, directory: Path, *, idx_dir: Path | None = None,
+                            env: dict[str, str] | None = None) -> Child:
+        """Another one, or one again that has ended. `env` is added to its environment."""
+        index = [f"-dir.idx={idx_dir}"] if idx_dir else []
+        return self._child(name, "volume", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-port={port}", f"-port.grpc={grpc}",
+                           f"-dir={directory}", *index, f"-mserver={self.master_grpc}", "-max=200", "-preStopSeconds=0",
+                           env=env)
+
+    def _child(self, name: str, *arguments: str, env: dict[str, str] | None = None) -> Child:
+        child = Child(name, [self.weed, "-logtostderr=true", *arguments], self.home / f"{name}.log",
+                      env=self.environment() | (env or {}), cwd=self.home, keep=self.keep)
+        self.children.append(child)
+        return child
+
+    def environment(self) -> dict[str, str]:
+        """With a home of its own: no security.toml of this machine's user may change what the servers do."""
+        return {key: value for key, value in os.environ.items() if not key.startswith("WEED_")} | {"HOME": str(self.home)}
+
+    def shell(self, *commands: str) -> str:
+        """What `weed shell` says to these commands, run under its lock. An error is a LabError."""
+        script = "\n".join(["lock", *commands, "unlock", ""])
+        done = subprocess.run([self.weed, "shell", f"-master={self.master_grpc}"], input=script, env=self.environment(),
+                              cwd=self.home, capture_output=True, text=True, timeout=60, check=False)
+        said = done.stdout + done.stderr
+        if done.returncode != 0 or "error:" in said:
+            raise LabError(f"weed shell, {commands}: {said[-500:]}")
+        return said
 
     def _registered(self) -> bool:
         status, body = http_call("GET", f"{self.master}/dir/status")

@@ -31,7 +31,7 @@ constexpr int kUncounted = 8;
 
 struct Options {
   std::string run_dir, volume_dir, fids, json = "/dev/stdout";
-  std::uint32_t slice_ms = 20, pairs = 201;
+  std::uint32_t slice_ms = 2, pairs = 2001;
 };
 
 struct Object {

@@ -50,12 +50,30 @@ TEST_CASE("a relative directory is meant from where the caller stands") {
   CHECK(line->run_dir->starts_with(here));
 }
 
+TEST_CASE("a volume server and its directories arrive, relative ones made absolute") {
+  const auto line = parse({"--volume-server", "127.0.0.1:80=/a,b", "--volume-server", "[::1]:81=/c",
+                           "--idx-dir", "/i"});
+  REQUIRE(line);
+  REQUIRE(line->volume_servers.size() == 2);
+  CHECK(line->volume_servers[0].url == "127.0.0.1:80");
+  const std::string here = std::filesystem::current_path().string();
+  CHECK(line->volume_servers[0].dirs == std::vector<std::string>{"/a", here + "/b"});
+  CHECK(line->volume_servers[1].url == "[::1]:81");
+  CHECK(line->volume_servers[1].dirs == std::vector<std::string>{"/c"});
+  for (const char* text : {"127.0.0.1:80", "127.0.0.1:80=", "127.0.0.1:80=/a,", "h:1=,/a"}) {
+    CAPTURE(text);
+    const auto bad = parse({"--volume-server", text});
+    REQUIRE_FALSE(bad);
+    CHECK(bad.error().what.find("names no directory") != std::string::npos);
+  }
+}
+
 TEST_CASE("help and version are answers, not errors") {
   const auto help = parse({"--help"});
   REQUIRE(help);
   REQUIRE(help->answer);
-  for (const char* flag : {"--config", "--check", "--volume-dir", "--idx-dir", "--run-dir",
-                           "--cpus", "--log-level", "--version"}) {
+  for (const char* flag : {"--config", "--check", "--volume-dir", "--volume-server", "--idx-dir",
+                           "--run-dir", "--cpus", "--log-level", "--version"}) {
     CAPTURE(flag);
     CHECK(help->answer->find(flag) != std::string::npos);
   }

@@ -14,12 +14,12 @@ namespace {
 const std::string kSample = KELP_SOURCE_DIR "/config/kelpd.toml";
 const std::string kDocs = KELP_SOURCE_DIR "/docs/configuration.md";
 
-bool of_directory(const ConfigKey& key) {
-  return key.name.starts_with(kelp::kDirectoryTable);
+bool of_table(const ConfigKey& key) {
+  return !kelp::repeated_table_of(key.name).empty();
 }
 
 std::string default_text(const ConfigKey& key) {
-  return of_directory(key) ? "" : "`" + key.show(kelp::Config{}, 0) + "`";
+  return of_table(key) ? "" : "`" + key.show(kelp::Config{}, 0) + "`";
 }
 
 }  // namespace
@@ -45,7 +45,7 @@ TEST_CASE("the sample file names every key") {
   for (const ConfigKey& key : kelp::config_keys()) {
     CAPTURE(key.name);
     const std::string name(key.name.substr(key.name.rfind('.') + 1));
-    if (of_directory(key)) {
+    if (of_table(key)) {
       CHECK(text.find("# " + name + " = ") != std::string::npos);
       continue;
     }

@@ -28,7 +28,7 @@ TEST_CASE("directories are counted and keep their lines") {
   const auto file = parse_config_text(
       "[[target.directory]]\npath='/a'\n\n[[target.directory]]\nidx_dir='/i'\n", "f");
   REQUIRE(file);
-  CHECK(file->directory_lines == std::vector<std::uint32_t>{1, 4});
+  CHECK(file->table_lines.at("target.directory") == std::vector<std::uint32_t>{1, 4});
   CHECK(file->assignments[1].entry == 1);
   CHECK(file->assignments[1].key == "target.directory.idx_dir");
 }

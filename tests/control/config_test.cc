@@ -165,7 +165,7 @@ TEST_CASE("one worker is supported, and asking for two says so") {
   CHECK(loader.error("[worker]\ncpus = [1, 3]\n").find("one worker") != std::string::npos);
   CHECK(loader.error("[worker]\ncpus = [1, 1]\n").find("twice") != std::string::npos);
   CHECK(loader.error("[worker]\ncpus = [-1]\n").find("0..1023") != std::string::npos);
-  CHECK(loader.error("[worker]\ncpus = [\"1\"]\n").find("list that holds") != std::string::npos);
+  CHECK(loader.error("[worker]\ncpus = [\"1\"]\n").find("a list of texts") != std::string::npos);
   CHECK(loader.load("[worker]\ncpus = \"3\"\n")->worker.cpus == std::vector{3});
   CHECK(loader.load("[worker]\ncpus = []\n")->worker.cpus.empty());
   loader.flags.cpus = "2-3";
@@ -214,7 +214,86 @@ TEST_CASE("without any directory the error says what to add") {
   loader.flags.volume_dirs.clear();
   const std::string error = loader.error("");
   CHECK(error.find("--volume-dir") != std::string::npos);
-  CHECK(error.find("[[target.directory]]") != std::string::npos);
+  CHECK(error.find("[[target.volume_server]]") != std::string::npos);
+}
+
+TEST_CASE("volume servers of a file arrive, in order, each with its directories in order") {
+  Loader loader;
+  loader.flags.volume_dirs.clear();
+  const std::string data = loader.dir.path();
+  const auto config = loader.load(
+      "[target]\ntrust_local_clients = true\n"
+      "[[target.volume_server]]\nurl = \"127.0.0.1:8080\"\ndirs = [\"/usr\", \"" +
+      data +
+      "\"]\nidx_dir = \"/\"\n"
+      "[[target.volume_server]]\nurl = \"https://[::1]:81\"\ndirs = \"/etc\"\n");
+  REQUIRE_MESSAGE(config, (config ? "" : config.error().what));
+  CHECK(config->target.trust_local_clients);
+  CHECK(config->target.directories.empty());
+  REQUIRE(config->target.volume_servers.size() == 2);
+  CHECK(config->target.volume_servers[0] ==
+        kelp::TargetVolumeServer{"127.0.0.1:8080", {"/usr", data}, "/"});
+  CHECK(config->target.volume_servers[1] ==
+        kelp::TargetVolumeServer{"https://[::1]:81", {"/etc"}, ""});
+  CHECK(origin(*config, "target.volume_server[0].dirs").value == "[\"/usr\", \"" + data + "\"]");
+  CHECK(origin(*config, "target.volume_server[1].url").origin.ends_with("kelpd.toml:8"));
+}
+
+TEST_CASE("a volume server that cannot be one is refused by line and key") {
+  Loader loader;
+  loader.flags.volume_dirs.clear();
+  const auto error = [&](const std::string& lines) {
+    return loader.error("[[target.volume_server]]\n" + lines);
+  };
+  CHECK(error("dirs = [\"/usr\"]\n").find("kelpd.toml:1: [[target.volume_server]] has no url") ==
+        0);
+  CHECK(error("url = \"a:1\"\n").find("kelpd.toml:1: [[target.volume_server]] has no dirs") == 0);
+  CHECK(error("url = \"a:1\"\ndirs = []\n").find("kelpd.toml:3: target.volume_server.dirs") == 0);
+  CHECK(error("url = \"a:1\"\ndirs = [1]\n").find("a list") != std::string::npos);
+  CHECK(error("url = \"a:1\"\ndirs = [\"x\"]\n").find("not an absolute path") != std::string::npos);
+  CHECK(error("url = \"a:1\"\ndirs = [\"/nonexistent\"]\n").find("kelpd.toml:3:") == 0);
+  CHECK(error("url = \"a:1\"\ndirs = [\"/usr\", \"/usr/.\"]\n").find("named twice") !=
+        std::string::npos);
+  CHECK(
+      error("url = \"a:1\"\ndirs = [\"/usr\"]\nidx_dri = 1\n").find("target.volume_server.idx_dir?") !=
+      std::string::npos);
+  for (const char* url :
+       {"", "a", ":1", "a:", "a:0", "a:65536", "a:1/x", "u@a:1", "ftp://a:1", "a b:1"}) {
+    CAPTURE(url);
+    CHECK(
+        error("url = \"" + std::string(url) + "\"\ndirs = [\"/usr\"]\n").find("is not host:port") !=
+        std::string::npos);
+  }
+  CHECK(loader
+            .error("[[target.volume_server]]\nurl = \"a:1\"\ndirs = \"/usr\"\n"
+                   "[[target.volume_server]]\nurl = \"a:1\"\ndirs = \"/etc\"\n")
+            .find("kelpd.toml:5: the volume server a:1 is named twice") == 0);
+  CHECK(loader
+            .error("[[target.volume_server]]\nurl = \"a:1\"\ndirs = \"/usr\"\n"
+                   "[[target.directory]]\npath = \"/usr\"\n")
+            .find("named twice") != std::string::npos);
+  CHECK(loader.error("[target]\nvolume_server = 1\n").find("with two brackets") !=
+        std::string::npos);
+  CHECK(loader.error("[target]\ntrust_local_clients = 1\n").find("expected true or false") !=
+        std::string::npos);
+}
+
+TEST_CASE("a directory or volume server of the flags replaces all of both of the file") {
+  Loader loader;
+  loader.flags.volume_dirs.clear();
+  loader.flags.volume_servers = {{"127.0.0.1:80", {"/usr"}}};
+  loader.flags.idx_dir = "/";
+  const auto config = loader.load(
+      "[[target.directory]]\npath = \"/etc\"\n"
+      "[[target.volume_server]]\nurl = \"a:1\"\ndirs = \"/var\"\n");
+  REQUIRE(config);
+  CHECK(config->target.directories.empty());
+  REQUIRE(config->target.volume_servers.size() == 1);
+  CHECK(config->target.volume_servers[0] ==
+        kelp::TargetVolumeServer{"127.0.0.1:80", {"/usr"}, "/"});
+  CHECK(origin(*config, "target.volume_server[0].url").origin == "--volume-server");
+  loader.flags.volume_servers = {{"nowhere", {"/usr"}}};
+  CHECK(loader.error("").find("--volume-server nowhere is not host:port") == 0);
 }
 
 TEST_CASE("directories that cannot be served are refused by name") {

@@ -35,6 +35,8 @@ class Bench:
     """Runs kelp-bench on the fixtures' plain needles of volume 1."""
 
     def __init__(self, programs: Path, kelpd: daemon.Daemon, home: Path, rows: list[dict[str, Any]]) -> None:
+        # The client polls: on the worker's CPU it would be in the way.
+        self.prefix = process.worker_and_client_cpus()[1]
         self.program = programs / "kelp-bench"
         self.kelpd = kelpd
         self.home = home
@@ -48,7 +50,7 @@ class Bench:
         return path
 
     def argv(self, *words: str | Path) -> list[str]:
-        return [str(word) for word in (self.program, "--run-dir", self.kelpd.run_dir, *words)]
+        return [str(word) for word in (*self.prefix, self.program, "--run-dir", self.kelpd.run_dir, *words)]
 
     def run(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
         return subprocess.run(self.argv(*words), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
@@ -82,6 +84,14 @@ def sequential_reads_add_up(bench: Bench) -> None:
     expect(cut["truncated"] == sum(row["size"] > 100 for row in bench.rows), f"--size 100: {cut}")
     ranged = bench.document(*once, "--range", "random:64")["kelp"]
     expect(ranged["bytes"] == sum(min(row["size"], 64) for row in bench.rows), f"--range random:64: {ranged}")
+
+
+def a_volume_s_listing_is_read(bench: Bench) -> None:
+    """--volume reads every needle the daemon lists, and only those."""
+    kelp = bench.document("--volume", "1", "--order", "sequential", "--count", "500")["kelp"]
+    expect(kelp["reads"] == 500 and kelp["errors"] == {}, f"{kelp}")
+    done = bench.run("--volume", "99", "--count", "1")
+    expect(done.returncode == 1 and "99" in done.stderr, f"exit code {done.returncode}: {done.stderr}")
 
 
 def a_corrupted_expectation_is_caught(bench: Bench) -> None:
@@ -169,7 +179,7 @@ def a_table_is_for_people(bench: Bench) -> None:
 
 
 PROMISES: list[Callable[[Bench], None]] = [
-    whole_reads_are_counted_and_proven, sequential_reads_add_up, a_corrupted_expectation_is_caught, errors_are_named_by_status,
+    whole_reads_are_counted_and_proven, sequential_reads_add_up, a_volume_s_listing_is_read, a_corrupted_expectation_is_caught, errors_are_named_by_status,
     a_command_line_that_makes_no_sense_exits_with_2, the_hdr_log_holds_every_read, an_interrupted_run_tells_what_it_has,
     a_table_is_for_people]
 
@@ -189,7 +199,7 @@ def main() -> int:
     broken = 0
     with process.scratch_dir("kelp-bench-") as home:
         shutil.copytree(args.fixtures / "vs", home / "vs")
-        with daemon.Daemon(args.programs, home, home / "vs") as kelpd:
+        with daemon.Daemon(args.programs, home, home / "vs", flags=process.worker_and_client_cpus()[0]) as kelpd:
             kelpd.wait_serving([1])
             bench = Bench(args.programs, kelpd, home, plain_rows(args.fixtures))
             for promise in PROMISES:

@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "tools/bench/http_connection.h"
 #include "bench/kelp_client.h"
 #include "live/content.h"
 #include "live/judge.h"
 #include "live/object_table.h"
+#include "tools/bench/http_connection.h"
 
 namespace kelp::live {
 

@@ -10,11 +10,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bad_input"))
+import manuals  # noqa: E402, F401
 import needles  # noqa: E402, F401
 import privileges  # noqa: E402, F401
 import reload  # noqa: E402, F401
 import service  # noqa: E402, F401
 import switches  # noqa: E402, F401
+import tool  # noqa: E402, F401
 from judge import main  # noqa: E402
 
 if __name__ == "__main__":

@@ -243,6 +243,42 @@ TEST_CASE("a parent's death is noticed although its child lives on") {
   child_ends.reset();  // only now
 }
 
+TEST_CASE("a child forked during kelp_connect has no copy of the socket") {
+  ForkedProgram program([](const std::string& run_dir) -> int {
+    // Forks when the listener has the request, and before it answers.
+    const kelp::UniqueFd listener = listen_at(run_dir + "/attach.sock");
+    std::thread connecting([&] {
+      kelp_options options = KELP_OPTIONS_INIT;
+      options.run_dir = run_dir.c_str();
+      kelp_connection* connection = nullptr;
+      kelp_connect(&options, &connection);
+    });
+    const kelp::UniqueFd asking(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    kelp::AttachRequest request;
+    static_cast<void>(
+        kelp::receive_message(asking.get(), std::as_writable_bytes(std::span(&request, 1))));
+    const pid_t child = ::fork();
+    if (child == 0) {
+      int sockets = 0;  // connected ones, but for the listener's end
+      for (int fd = 3; fd < 64; ++fd) {
+        sockaddr_un peer{};
+        socklen_t bytes = sizeof peer;
+        if (fd != asking.get() &&
+            ::getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &bytes) == 0) {
+          ++sockets;
+        }
+      }
+      ::_exit(sockets);
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    ::_exit(ForkedProgram::exit_code(status));
+  });
+  kelp::test::TempDir dir;
+  program.go(dir.path().string());
+  CHECK(program.wait() == 0);
+}
+
 TEST_CASE("clients killed at any moment leave nothing behind and disturb nobody") {
   std::vector<std::unique_ptr<ForkedProgram>> victims;
   for (int i = 0; i < 8; ++i) {

@@ -36,12 +36,15 @@ struct FakeDaemon {
 TEST_CASE("health shows the facts, and exits by whether reads are answered") {
   FakeDaemon healthy(R"({"status":"healthy","reasons":[],"version":"0.1.0","pid":7,
     "uptime_s":93784,"workers":1,"clients":2,
-    "volumes":{"serving":3,"loading":0,"use_http":1,"refused":0},"attested":true,"extra":[1]})");
+    "volumes":{"serving":3,"revoked":2,"loading":0,"use_http":1,"refused":0},"attested":true,"extra":[1],
+    "volume_servers":[{"url":"h:1","volumes":5,"failing_since":null,"failure":""},
+                      {"url":"h:2","volumes":0,"failing_since":7.5,"failure":"refused"}]})");
   const Ran ran = healthy.ask({"health"});
   CHECK(ran.code == 0);
   CHECK(ran.out ==
         "status    healthy\nversion   0.1.0\npid       7\nup        1 d 2 h\nworkers   1\n"
-        "clients   2\nvolumes   3 serving, 0 loading, 1 use_http, 0 refused\nattested  yes\n");
+        "clients   2\nvolumes   3 serving, 2 revoked, 0 loading, 1 use_http, 0 refused\nattested  yes\n"
+        "server    h:1, has 5 volumes\nserver    h:2, does not answer: refused\n");
   FakeDaemon degraded(R"({"status":"degraded","reasons":["no hugepages"],"attested":false,
     "notes":["served unattested"]})");
   const Ran some = degraded.ask({"health"});
@@ -87,11 +90,55 @@ TEST_CASE("stats are counters and latencies per worker") {
 }
 
 TEST_CASE("config lists each key with its origin") {
-  FakeDaemon daemon(R"({"items":[{"key":"worker.spin_us","value":50,"origin":"default"},
-    {"key":"daemon.run_dir","value":"/r","origin":"--run-dir"}]})");
+  FakeDaemon daemon(R"({"items":[{"key":"worker.spin_us","value":50,"origin":"default",
+    "reloadable":true},{"key":"daemon.run_dir","value":"/r","origin":"--run-dir",
+    "reloadable":false,"after_restart":"/s"}]})");
   CHECK(daemon.ask({"config"}).out ==
-        "KEY             VALUE  ORIGIN\nworker.spin_us  50     default\n"
-        "daemon.run_dir  /r     --run-dir\n");
+        "KEY             VALUE  ORIGIN     RELOAD\nworker.spin_us  50     default    yes\n"
+        "daemon.run_dir  /r     --run-dir  restart for /s\n");
+}
+
+TEST_CASE("clients are a table") {
+  FakeDaemon daemon(R"({"clients":[{"id":17,"name":"trainer\u001b","pid":5,"uid":1000,
+    "attached_s":61.5,"channels":2,"data_bytes":1048576,"page_bytes":4096,"in_flight":3,
+    "in_flight_bytes":2048,"leaving":true}]})");
+  const Ran ran = daemon.ask({"clients"});
+  CHECK(ran.code == 0);
+  CHECK(contains(ran.out, "17  trainer\\x1b"));
+  CHECK(contains(ran.out, "1 min 1 s"));
+  CHECK(contains(ran.out, "leaving"));
+  FakeDaemon none(R"({"clients":[]})");
+  CHECK(none.ask({"clients"}).out == "no clients\n");
+}
+
+TEST_CASE("a reload tells what was applied and what needs a restart") {
+  FakeDaemon daemon(R"({"applied":[{"key":"worker.spin_us","from":1,"to":2}],
+    "needs_restart":[{"key":"worker.ops","from":64,"to":128}]})");
+  const Ran ran = daemon.ask({"reload"});
+  CHECK(ran.code == 0);
+  CHECK(contains(ran.out, "worker.spin_us  1     2    applied\n"));
+  CHECK(contains(ran.out, "worker.ops      64    128  needs a restart\n"));
+  FakeDaemon broken(R"({"error":"f:3: worker.spin_us = x"})", 422);
+  const Ran refused = broken.ask({"reload"});
+  CHECK(refused.code == 1);
+  CHECK(contains(refused.err, "f:3: worker.spin_us"));
+}
+
+TEST_CASE("disable, enable and drain are posted, and say what the daemon says") {
+  for (const char* command : {"disable", "enable", "drain"}) {
+    kelp::test::ServedHttp http(
+        [](const HttpRequest& request) {
+          return HttpResponse{200,
+                              "application/json",
+                              "{\"status\":\"" + request.method + request.path + "\"}",
+                              {},
+                              {}};
+        },
+        {}, "control.sock");
+    const Ran ran = run_program({command, "--run-dir", http.dir()});
+    CHECK(ran.code == 0);
+    CHECK(ran.out == std::string("POST/") + command + "\n");
+  }
 }
 
 TEST_CASE("answers of odd shapes are shown as far as they go, never a crash") {
@@ -102,7 +149,8 @@ TEST_CASE("answers of odd shapes are shown as far as they go, never a crash") {
                            R"({"status":"\u001b[2J","volumes":{"serving":"\u001b"}})"}) {
     CAPTURE(body);
     FakeDaemon daemon(body);
-    for (const char* command : {"health", "volumes", "stats", "config"}) {
+    for (const char* command :
+         {"health", "volumes", "stats", "config", "clients", "reload", "drain"}) {
       const Ran ran = daemon.ask({command});
       CHECK(ran.code <= 1);
       CHECK_FALSE(contains(ran.out, "\x1b"));

@@ -16,7 +16,8 @@ TEST_CASE("help names the commands and every exit code") {
   const Ran ran = run({"--help"});
   CHECK(ran.code == 0);
   CHECK(ran.err.empty());
-  for (const char* command : {"read", "stat", "health", "stats", "volumes", "config"}) {
+  for (const char* command : {"read", "stat", "health", "stats", "volumes", "clients", "config",
+                              "doctor", "reload", "disable", "enable", "drain"}) {
     CAPTURE(command);
     CHECK(contains(ran.out, command));
   }
@@ -58,6 +59,10 @@ TEST_CASE("a command line that makes no sense exits with 2") {
       {"read", "3,01637037d6", "--timeout", "0"},
       {"read", "3,01637037d6", "--timeout", "3600001"},
       {"health", "stray"},
+      {"stats", "--watch", "0"},
+      {"stats", "--watch", "3601"},
+      {"stats", "--watch", "x"},
+      {"drain", "now"},
       {"health", "--run-dir", "/" + std::string(200, 'x')},
   };
   for (const auto& words : senseless) {

@@ -27,7 +27,7 @@ std::string told(const std::vector<Catalog::Change>& changes) {
     const char* const kind = change.kind == Kind::kOpen      ? "open "
                              : change.kind == Kind::kUseHttp ? "http "
                                                              : "gone ";
-    words.push_back(kind + std::to_string(static_cast<std::uint32_t>(change.id)));
+    words.push_back(kind + std::to_string(static_cast<std::uint32_t>(change.key.id)));
   }
   std::ranges::sort(words);
   std::string all;
@@ -39,29 +39,33 @@ void touch(const std::filesystem::path& path) {
   VolumeWriter::write_file(path, {});
 }
 
+void put_text(const std::filesystem::path& path, std::string_view text) {
+  VolumeWriter::write_file(path, std::as_bytes(std::span(text)));
+}
+
 /// Opens as the loader does, and tells the catalog.
 std::unique_ptr<kelp::Volume> open(Catalog& catalog, std::uint32_t id) {
-  const auto attempt = catalog.begin_open(VolumeId{id});
+  const auto attempt = catalog.begin_open({0, VolumeId{id}});
   if (attempt == nullptr) return nullptr;
   while (true) {
     switch (attempt->step()) {
       case kelp::VolumeOpen::Turn::kMore:
         continue;
       case kelp::VolumeOpen::Turn::kFailed:
-        catalog.failed(VolumeId{id}, attempt->failure());
+        catalog.failed({0, VolumeId{id}}, attempt->failure());
         return nullptr;
       case kelp::VolumeOpen::Turn::kDone:
         break;
     }
     auto volume = attempt->take();
-    catalog.opened(VolumeId{id}, *volume);
+    catalog.opened({0, VolumeId{id}}, *volume);
     return volume;
   }
 }
 
 kelp::VolumeReport report_of(const Catalog& catalog, std::uint32_t id) {
   for (kelp::VolumeReport& report : catalog.reports()) {
-    if (report.id == VolumeId{id}) return report;
+    if (report.key.id == VolumeId{id}) return report;
   }
   FAIL("no report of volume " << id);
   return {};
@@ -87,7 +91,7 @@ TEST_CASE("volumes are found once, by .dat, with collections of any name") {
   CHECK(report.state == VolumeState::kServing);
   CHECK(report.dat_bytes == 8);
   CHECK(report_of(catalog, 7).state == VolumeState::kLoading);
-  CHECK(catalog.begin_open(VolumeId{10}) == nullptr);
+  CHECK(catalog.begin_open({0, VolumeId{10}}) == nullptr);
 }
 
 TEST_CASE("a volume that vanishes is gone, one that comes is opened") {
@@ -144,7 +148,7 @@ TEST_CASE("an erasure-coded volume is the server's, beside a .dat it is ours") {
   Catalog catalog({{dir.path(), ""}});
   CHECK(told(catalog.scan()) == "http 7");
   CHECK(report_of(catalog, 7).state == VolumeState::kUseHttp);
-  CHECK(catalog.begin_open(VolumeId{7}) == nullptr);
+  CHECK(catalog.begin_open({0, VolumeId{7}}) == nullptr);
   CHECK(catalog.scan().empty());
   {
     VolumeWriter writer(dir.path(), {});
@@ -218,15 +222,71 @@ TEST_CASE("a volume refused is tried again with each scan until it opens") {
   CHECK(catalog.scan().empty());
 }
 
-TEST_CASE("a volume under two collections is trouble, and one of them is taken") {
+TEST_CASE("a volume under two collections is trouble, and neither of them is taken") {
   TempDir dir;
   VolumeWriter one(dir.path(), {.collection = "one"});
   VolumeWriter two(dir.path(), {.collection = "two"});
   Catalog catalog({{dir.path(), ""}});
-  CHECK(told(catalog.scan()) == "open 7");
+  CHECK(told(catalog.scan()) == "http 7");
+  CHECK(report_of(catalog, 7).reason.find("two collections") != std::string::npos);
   REQUIRE(catalog.troubles().size() == 1);
   CHECK(catalog.troubles()[0].what.find("two collections") != std::string::npos);
   CHECK(catalog.scan().empty());
+  std::filesystem::remove(two.paths().dat);
+  CHECK(told(catalog.scan()) == "open 7");
+}
+
+TEST_CASE("a .vif whose data is in a remote tier is a volume, one left behind is none") {
+  TempDir dir;
+  put_text(dir.path() / "7.vif", R"({"files":[{"key":"k"}]})");
+  put_text(dir.path() / "8.vif", R"({"version":3})");
+  touch(dir.path() / "9.vif");
+  Catalog catalog({{dir.path(), ""}});
+  CHECK(told(catalog.scan()) == "http 7");
+  CHECK(report_of(catalog, 7).reason.find("remote tier") != std::string::npos);
+  CHECK(catalog.begin_open({0, VolumeId{7}}) == nullptr);
+  CHECK(catalog.scan().empty());
+  VolumeWriter writer(dir.path(), {.id = 8});
+  CHECK(told(catalog.scan()) == "open 8");
+}
+
+TEST_CASE("a .vif left behind by another collection does not disturb a volume") {
+  TempDir dir;
+  VolumeWriter writer(dir.path(), {});
+  put_text(dir.path() / "old_7.vif", R"({"version":3})");
+  Catalog catalog({{dir.path(), ""}});
+  CHECK(told(catalog.scan()) == "open 7");
+  put_text(dir.path() / "old_7.vif", R"({"files":[{"key":"k"}]})");
+  CHECK(told(catalog.scan()) == "http 7");
+}
+
+TEST_CASE("two servers each have their own volume of one id, with an attestation of its own") {
+  TempDir one;
+  TempDir two;
+  TempDir plain;
+  VolumeWriter first(one.path(), {});
+  VolumeWriter second(two.path(), {.collection = "c"});
+  VolumeWriter third(plain.path(), {});
+  const auto pulse = std::make_shared<kelp::ServerPulse>();
+  Catalog catalog(
+      {{one.path(), "", 1, 0, pulse}, {two.path(), "", 2, 3, pulse}, {plain.path(), ""}});
+  CHECK(told(catalog.scan()) == "open 7, open 7, open 7");
+  for (const std::uint32_t server : {0u, 1u, 2u}) {
+    const auto attempt = catalog.begin_open({server, VolumeId{7}});
+    REQUIRE(attempt != nullptr);
+    while (attempt->step() == kelp::VolumeOpen::Turn::kMore) {
+    }
+    const auto volume = attempt->take();
+    catalog.opened({server, VolumeId{7}}, *volume);
+    CHECK(volume->key() == kelp::VolumeKey{server, VolumeId{7}});
+  }
+  CHECK(catalog.attestations(0).empty());
+  CHECK(catalog.attestations(1).size() == 1);
+  REQUIRE(catalog.attestations(2).size() == 1);
+  CHECK(catalog.attestations(2)[0]->facts().collection == "c");
+  CHECK(catalog.attestations(2)[0]->facts().directory_rank == 3);
+  catalog.reopening({2, VolumeId{7}});
+  CHECK(catalog.attestations(2).empty());
 }
 
 TEST_CASE("ten thousand unrelated files are passed over") {
@@ -284,9 +344,9 @@ TEST_CASE("asked about volumes that are not there, a catalog does nothing") {
   VolumeWriter writer(dir.path(), {});
   const auto volume = kelp::test::must_open(writer.paths());
   Catalog catalog({});
-  CHECK(catalog.begin_open(VolumeId{1}) == nullptr);
-  catalog.opened(VolumeId{1}, *volume);
-  catalog.failed(VolumeId{1}, {});
-  catalog.reopening(VolumeId{1});
+  CHECK(catalog.begin_open({0, VolumeId{1}}) == nullptr);
+  catalog.opened({0, VolumeId{1}}, *volume);
+  catalog.failed({0, VolumeId{1}}, {});
+  catalog.reopening({0, VolumeId{1}});
   CHECK(catalog.reports().empty());
 }

@@ -1,6 +1,7 @@
 #include "dataplane/volume/needle_list.h"
 
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <map>
 
@@ -105,5 +106,7 @@ TEST_CASE("a listing ends at its deadline, when told to, and without its files")
   CHECK_FALSE(listing.page({.deadline = {}}));
   listing.stop = false;
   std::filesystem::remove(listing.paths().idx);
+  CHECK_FALSE(listing.page({.deadline = {}}));
+  REQUIRE(::mkfifo(listing.paths().idx.c_str(), 0600) == 0);
   CHECK_FALSE(listing.page({.deadline = {}}));
 }

@@ -34,14 +34,14 @@ class Served {
  public:
   explicit Served(const std::filesystem::path& directory) : catalog_({{directory, ""}}) {
     for (const auto& change : catalog_.scan()) {
-      const auto open = catalog_.begin_open(change.id);
+      const auto open = catalog_.begin_open(change.key);
       REQUIRE(open != nullptr);
       kelp::VolumeOpen::Turn turn = kelp::VolumeOpen::Turn::kMore;
       while (turn == kelp::VolumeOpen::Turn::kMore) turn = open->step();
       INFO(open->failure().reason);
       REQUIRE(turn == kelp::VolumeOpen::Turn::kDone);
-      volumes_[change.id] = open->take();
-      REQUIRE(volumes_[change.id]->refresh() == kelp::Volume::Freshness::kCurrent);
+      volumes_[change.key.id] = open->take();
+      REQUIRE(volumes_[change.key.id]->refresh() == kelp::Volume::Freshness::kCurrent);
     }
     REQUIRE(catalog_.troubles().empty());
   }
