@@ -415,3 +415,28 @@ TEST_CASE("generations are unique over all volumes") {
   Served other(OffsetWidth::kFour);
   CHECK(one.volume->generation() != other.volume->generation());
 }
+
+TEST_CASE("an index that has no memory for its newest rows is replaced, never believed") {
+  TempDir dir;
+  VolumeWriter writer(dir.path(), {});
+  Volume::Parts parts;
+  parts.id = writer.id();
+  parts.paths = writer.paths();
+  parts.super_block.version = 3;
+  parts.dat.reset(::open(writer.paths().dat.c_str(), O_RDONLY | O_CLOEXEC));
+  parts.idx.reset(::open(writer.paths().idx.c_str(), O_RDONLY | O_CLOEXEC));
+  REQUIRE(::fstat(parts.idx.get(), &parts.idx_stat) == 0);
+  parts.log = kelp::IndexLog(3, kelp::NeedleMap(16 * 1024));
+  parts.log.set_width(writer.options().width);
+  parts.counters = std::make_shared<kelp::VolumeCounters>();
+  Volume volume(std::move(parts));
+  for (std::uint64_t id = 1; id <= 50; ++id) {
+    writer.append_row({NeedleId{id}, id * kelp::kNeedleAlignment, 10});
+  }
+  CHECK(refresh_fully(volume) == Freshness::kCurrent);
+  for (std::uint64_t id = 51; id <= 5000; ++id) {
+    writer.append_row({NeedleId{id}, id * kelp::kNeedleAlignment, 10});
+  }
+  CHECK(refresh_fully(volume) == Freshness::kReplaced);
+  CHECK(refresh_fully(volume) == Freshness::kReplaced);
+}
