@@ -18,9 +18,9 @@
 #include <vector>
 
 #include "bench/kelp_client.h"
-#include "bench/samples.h"
 #include "shm_ring/ticks.h"
 #include "support/raw_client.h"
+#include "tools/bench/samples.h"
 
 namespace kelp::bench {
 namespace {

@@ -37,7 +37,7 @@ _kelpd() {
     --log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$current"); return ;;
     --cpus) return ;;
   esac
-  local options="--config --check --volume-dir --idx-dir --run-dir --cpus --log-level --help --version"
+  local options="--config --check --volume-dir --volume-server --idx-dir --run-dir --cpus --log-level --help --version"
   mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
 }
 complete -F _kelpd kelpd
