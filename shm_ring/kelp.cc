@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <new>
 #include <string>
@@ -224,7 +225,9 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
     return usage("requests are in flight on this channel; reap them first");
   }
   return guarded([&] {
-    const auto answered = std::make_unique<bool[]>(count);
+    std::array<bool, 64> few{};  // no allocation for those
+    const auto many = count > few.size() ? std::make_unique<bool[]>(count) : nullptr;
+    bool* const answered = many != nullptr ? many.get() : few.data();
     uint32_t submitted = 0;
     uint32_t done = 0;
     while (done < count) {
@@ -249,7 +252,7 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
       if (done == count) break;
       if (status == KELP_RING_FULL && submitted == done) {
         // Nothing of ours is in flight: withheld buffers of timed-out reads fill the ring.
-        complete_lost(requests, count, submitted, out, answered.get(), KELP_RING_FULL);
+        complete_lost(requests, count, submitted, out, answered, KELP_RING_FULL);
         return status;
       }
       kelp_completion batch[32];
@@ -266,7 +269,7 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
           reap_status != KELP_OK || (status == KELP_DISCONNECTED && submitted == done);
       if (gone && done < count) {
         const kelp_status why = reap_status != KELP_OK ? reap_status : status;
-        complete_lost(requests, count, submitted, out, answered.get(), why);
+        complete_lost(requests, count, submitted, out, answered, why);
         return why;
       }
     }
