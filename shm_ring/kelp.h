@@ -139,7 +139,7 @@ typedef struct kelp_stat {
   uint64_t stored;       /* bytes as they lie in the volume */
   uint64_t modified_s;   /* Unix seconds of the last change; 0: not recorded */
   uint64_t append_at_ns; /* Unix nanoseconds of the append; 0 in volumes of version 1 and 2 */
-  uint32_t crc32c;       /* of the stored bytes: the ETag */
+  uint32_t crc32c;       /* of the stored bytes: the ETag; servers before 3.09 stored it masked */
   uint32_t ttl_minutes;  /* 0: none */
   uint32_t flags;        /* KELP_STAT_* */
   uint16_t pairs_bytes;  /* JSON object of strings */

@@ -32,7 +32,7 @@ IndexLog::Applied IndexLog::apply(std::span<const std::byte> bytes, bool more_fo
   const std::size_t rows =
       (more_follows ? bytes.size() : visible_bytes(bytes, row_length)) / row_length;
   // Three rows at a time are worked on: one is parsed and its segment of the map loaded, one
-  // before it gets its slot loaded, and one before that is applied. Three times the speed.
+  // before it gets its slot loaded, and one before that is applied.
   std::array<IndexRow, 4 * kRowsAhead> window;
   const auto row_at = [&window](std::size_t row) -> IndexRow& {
     return window[row % window.size()];
