@@ -152,8 +152,9 @@ int main(int argc, char** argv) {
   options.run_dir = argv[1];
   options.spin_us = (uint32_t)strtoul(argv[3], NULL, 10);
   options.data_bytes = (uint64_t)kDepth * kBufferBytes;
-  const int code = argc == 4 ? flood(fid)
-                             : cycles(fid, strtoull(argv[4], NULL, 10), strtoull(argv[5], NULL, 10));
+  const int code = argc == 4
+                       ? flood(fid)
+                       : cycles(fid, strtoull(argv[4], NULL, 10), strtoull(argv[5], NULL, 10));
   if (code != 0) fprintf(stderr, "%s\n", kelp_error_detail());
   printf("right %" PRIu64 " other %" PRIu64 " failed %" PRIu64 "\n", right, other, failed);
   return code;

@@ -256,9 +256,8 @@ TEST_CASE("a volume server that cannot be one is refused by line and key") {
   CHECK(error("url = \"a:1\"\ndirs = [\"/nonexistent\"]\n").find("kelpd.toml:3:") == 0);
   CHECK(error("url = \"a:1\"\ndirs = [\"/usr\", \"/usr/.\"]\n").find("named twice") !=
         std::string::npos);
-  CHECK(
-      error("url = \"a:1\"\ndirs = [\"/usr\"]\nidx_dri = 1\n").find("target.volume_server.idx_dir?") !=
-      std::string::npos);
+  CHECK(error("url = \"a:1\"\ndirs = [\"/usr\"]\nidx_dri = 1\n")
+            .find("target.volume_server.idx_dir?") != std::string::npos);
   for (const char* url :
        {"", "a", ":1", "a:", "a:0", "a:65536", "a:1/x", "u@a:1", "ftp://a:1", "a b:1"}) {
     CAPTURE(url);

@@ -43,7 +43,8 @@ TEST_CASE("health shows the facts, and exits by whether reads are answered") {
   CHECK(ran.code == 0);
   CHECK(ran.out ==
         "status    healthy\nversion   0.1.0\npid       7\nup        1 d 2 h\nworkers   1\n"
-        "clients   2\nvolumes   3 serving, 2 revoked, 0 loading, 1 use_http, 0 refused\nattested  yes\n"
+        "clients   2\nvolumes   3 serving, 2 revoked, 0 loading, 1 use_http, 0 refused\nattested  "
+        "yes\n"
         "server    h:1, has 5 volumes\nserver    h:2, does not answer: refused\n");
   FakeDaemon degraded(R"({"status":"degraded","reasons":["no hugepages"],"attested":false,
     "notes":["served unattested"]})");
