@@ -69,6 +69,15 @@ class Reader:
             time.sleep(0.002)
         return self.answers()[-1]
 
+    def wait_for_close(self, deadline_s: float = 5) -> list[dict[str, Any]]:
+        """The closes seen so far; waits for the first, since a refusal may be told a turn before its close."""
+        give_up = time.monotonic() + deadline_s
+        while True:
+            closes = [line for line in list(self.lines) if line["event"] == "closed"]
+            if closes or time.monotonic() > give_up:
+                return closes
+            time.sleep(0.002)
+
     def stop(self) -> None:
         assert self.process.stdin
         self.process.stdin.close()
@@ -156,7 +165,7 @@ class Lab:
     def judge_revocation(self, scene: str, reader: Reader, returned_ns: int | None = None) -> None:
         """From the close on nothing is ok; and nothing that was submitted after `returned_ns`."""
         refused = reader.wait_for(ok=False)
-        closes = [line for line in reader.lines if line["event"] == "closed"]
+        closes = reader.wait_for_close()
         if not closes:
             self.broken.append(f"{scene}: no close was seen")
             return
