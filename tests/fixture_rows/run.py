@@ -10,6 +10,7 @@ import argparse
 import collections
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -168,8 +169,8 @@ def unpack(fixtures: Path, name: str, home: Path) -> Path:
     return home / name
 
 
-def check_set(programs: Path, volumes: Path, rows: list[Row], home: Path, check: Check) -> None:
-    with daemon.Daemon(programs, home, volumes) as kelpd:
+def check_set(programs: Path, volumes: Path, rows: list[Row], home: Path, check: Check, flags: list[str]) -> None:
+    with daemon.Daemon(programs, home, volumes, flags=flags) as kelpd:
         def kelpctl_read(fid: str, offset: int | None = None, length: int | None = None) -> Answer:
             options = [] if offset is None else ["--offset", str(offset), "--size", str(length)]
             code, body = kelpd.read(fid, *options)
@@ -191,15 +192,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", type=Path, required=True, help="directory of kelpd, kelpctl and fixture_rows")
     parser.add_argument("--fixtures", type=Path, required=True, help="folder with manifest.jsonl")
+    parser.add_argument("--workers", type=int, default=0, help="so many, each on a CPU of its own; 0: one, not pinned")
     args = parser.parse_args()
     process.exit_on_signals()
+    cpus = sorted(os.sched_getaffinity(0))[:args.workers]
+    if len(cpus) < args.workers:
+        print(f"skipped: {args.workers} CPUs are needed, and there are {len(cpus)}")
+        return 77
+    flags = ["--cpus", ",".join(map(str, cpus))] if cpus else []
     manifest = [json.loads(line) for line in (args.fixtures / "manifest.jsonl").read_text().splitlines()]
     check = Check()
     try:
         for name in ("vs", "broken", "ec"):
             with process.scratch_dir("kelp-rows-") as home:
                 rows = [row for row in manifest if row["set"] == name]
-                check_set(args.programs, unpack(args.fixtures, name, home), rows, home, check)
+                check_set(args.programs, unpack(args.fixtures, name, home), rows, home, check, flags)
     except process.LabError as error:
         print(f"failed: {error}", file=sys.stderr)
         return 1
