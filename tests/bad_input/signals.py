@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from scene import Scene, daemon, expect, health, is_alive, killed_at_the_end, plain_row, promise, reads, wait_for
@@ -132,13 +133,21 @@ def a_kelpd_killed_among_reads_gives_no_other_bytes(scene: Scene) -> None:
         expect(not flood.wrong and flood.last == "disconnected", f"a reader's last answer is {flood.last}, {flood.wrong}")
 
 
+def halt(kelpd: daemon.Daemon) -> None:
+    """SIGSTOP; returns when every thread has stopped, which takes a moment."""
+    os.kill(kelpd.child.pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{kelpd.child.pid}/task")
+    wait_for("every thread to stop",
+             lambda: all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in tasks.glob("*/stat")), kelpd)
+
+
 @promise("signals")
 def a_read_from_a_kelpd_that_stands_still_times_out_and_later_ones_work(scene: Scene) -> None:
     row = plain_row(scene)
     with scene.kelpd(scene.volumes()) as kelpd:
         wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
         with attached_reader(scene, kelpd, row, "--timeout", "300") as reader:
-            os.kill(kelpd.child.pid, signal.SIGSTOP)
+            halt(kelpd)
             try:
                 ends_with(scene, reader, daemon.TIMEOUT)
             finally:
@@ -151,7 +160,7 @@ def a_read_from_a_kelpd_that_stands_still_times_out_and_later_ones_work(scene: S
 def a_client_that_comes_while_kelpd_stands_still_is_told(scene: Scene) -> None:
     row = plain_row(scene)
     with scene.kelpd(scene.volumes()) as kelpd:
-        os.kill(kelpd.child.pid, signal.SIGSTOP)
+        halt(kelpd)
         try:
             for words, code in ((["read", row["fid"]], daemon.NO_DAEMON), (["health"], daemon.TIMEOUT)):
                 done = kelpd.kelpctl(*words, timeout_s=15)
