@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from kelplab import daemon, figures, process  # noqa: E402
+from kelplab import benchmark, daemon, figures, process  # noqa: E402
 
 NEEDLE_BYTES = 4097
 VOLUME = 1
@@ -28,7 +28,9 @@ def needle(fixtures: Path) -> str:
     raise process.LabError(f"the fixtures have no needle of {NEEDLE_BYTES} bytes in volume {VOLUME}")
 
 
-def measure(programs: Path, fixtures: Path, pairs: int, say: process.Progress) -> list[figures.Figure]:
+def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Figure]:
+    programs, pairs = args.programs, args.pairs
+    fixtures = benchmark.FIXTURES / "v5b"
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         raise process.LabError("two CPUs are needed: one for the worker, one for the clients")
@@ -49,22 +51,9 @@ def measure(programs: Path, fixtures: Path, pairs: int, say: process.Progress) -
             return [figures.Figure(**entry) for entry in json.loads(document.read_text())["figures"]]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", type=Path, required=True, help="directory of the built programs")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pairs", type=int, default=30, help="pairs of slices for each behaviour")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
-    args = parser.parse_args()
-    process.exit_on_signals()
-    fixtures = Path(__file__).resolve().parents[2] / "tests" / "fixtures" / "v5b"
-    try:
-        measured = measure(args.programs.resolve(), fixtures, args.pairs, process.Progress())
-    except process.LabError as error:
-        print(f"hostile benchmark failed: {error}", file=sys.stderr)
-        return 1
-    print(figures.document(measured) if args.json else figures.table(measured))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(benchmark.main(__doc__, measure, add_options))

@@ -22,7 +22,7 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from kelplab import daemon, figures, load, process, weed  # noqa: E402
+from kelplab import benchmark, daemon, figures, load, process, weed  # noqa: E402
 
 CLIENTS = 16
 WRITES_PER_S = 1000
@@ -39,7 +39,7 @@ class Extent:
     silence_ms: int
 
 
-FULL, QUICK = Extent(20, 180, 1000), Extent(2, 10, 100)
+FULL, QUICK = Extent(20, 100, 1000), Extent(2, 10, 100)
 
 
 @contextlib.contextmanager
@@ -136,7 +136,8 @@ def first_requests(programs: Path, kelpd: daemon.Daemon, home: Path, cpus: list[
                             cpus[0], "--rounds", extent.rounds, "--silence-ms", extent.silence_ms], home)
 
 
-def measure(programs: Path, extent: Extent, say: process.Progress) -> list[figures.Figure]:
+def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Figure]:
+    programs, extent = args.programs, QUICK if args.quick else FULL
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         raise process.LabError("two CPUs are needed: one for the worker, one for the client")
@@ -155,24 +156,9 @@ def measure(programs: Path, extent: Extent, say: process.Progress) -> list[figur
     return measured
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", type=Path, required=True, help="directory of the built programs")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="a few seconds: whether it works, not how much it costs")
-    args = parser.parse_args()
-    process.exit_on_signals()
-    try:
-        measured = measure(args.programs.resolve(), QUICK if args.quick else FULL, process.Progress())
-    except weed.Unreachable as error:
-        print(f"skipped: {error}", file=sys.stderr)
-        return 77
-    except process.LabError as error:
-        print(f"idle benchmark failed: {error}", file=sys.stderr)
-        return 1
-    print(figures.document(measured) if args.json else figures.table(measured))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(benchmark.main(__doc__, measure, add_options))

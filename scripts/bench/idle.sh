@@ -6,16 +6,5 @@
 #   scripts/bench/idle.sh --quick  a few seconds: whether it works, not how much it costs
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
-for word in "$@"; do
-  case "$word" in
-    --json | --quick) ;;
-    *) sed -n '2,6s/^# \{0,1\}//p' "scripts/bench/${0##*/}"
-       [[ $word == --help || $word == -h ]] && exit 0 || exit 2 ;;
-  esac
-done
-
-scripts/install-deps.sh --bench >&2
-cmake --preset release >/dev/null
-cmake --build --preset release --target kelpd kelpctl kelp-wake-compare >&2
-exec python3 scripts/bench/idle.py --programs build/release/bin "$@"
+source scripts/bench/common.sh
+benchmark "--json --quick" kelpd kelpctl kelp-wake-compare -- "$@"

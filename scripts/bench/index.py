@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from kelplab import figures, process  # noqa: E402
+from kelplab import benchmark, figures, process  # noqa: E402
 
 
 def compare(programs: Path, *words: str | Path) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def compare(programs: Path, *words: str | Path) -> dict[str, Any]:
 
 
 def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Figure]:
-    programs = args.programs.resolve()
+    programs = args.programs
     width = ("--width", str(args.width))
     loaded: list[dict[str, Any]] = []
     grown: list[dict[str, Any]] = []
@@ -61,26 +61,14 @@ def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Fig
     ]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", type=Path, required=True, help="directory of the built programs")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--needles", type=int, default=10_000_000)
     parser.add_argument("--overwrites", type=float, default=0.05, help="share of needles stored twice")
     parser.add_argument("--deletes", type=float, default=0.05, help="share of needles deleted again")
     parser.add_argument("--width", type=int, choices=(4, 5), default=5)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5, help="loads of each map in a turn")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
-    args = parser.parse_args()
-    process.exit_on_signals()
-    try:
-        measured = measure(args, process.Progress())
-    except process.LabError as error:
-        print(f"index benchmark failed: {error}", file=sys.stderr)
-        return 1
-    print(figures.document(measured) if args.json else figures.table(measured))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(benchmark.main(__doc__, measure, add_options))

@@ -6,12 +6,5 @@
 #   scripts/bench/index.sh --needles 1000000   another size; also --overwrites F, --deletes F, --width 4
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
-case "${1:-}" in
-  --help | -h) sed -n '2,6s/^# \{0,1\}//p' "scripts/bench/${0##*/}"; exit 0 ;;
-esac
-
-scripts/install-deps.sh >&2
-cmake --preset release >/dev/null
-cmake --build --preset release --target kelp-index-compare >&2
-exec python3 scripts/bench/index.py --programs build/release/bin "$@"
+source scripts/bench/common.sh
+benchmark "--json --needles --overwrites --deletes --width --turns --rounds" kelp-index-compare -- "$@"

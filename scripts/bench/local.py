@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from kelplab import daemon, figures, load, process, weed  # noqa: E402
+from kelplab import benchmark, daemon, figures, load, process, weed  # noqa: E402
 
 OBJECTS = 64
 OBJECT_BYTES = 4096
@@ -35,7 +35,8 @@ def per_cpu_second(bench: load.Bench, depth: int, pairs: int) -> list[figures.Fi
     return measured
 
 
-def measure(programs: Path, quick: bool, say: process.Progress) -> list[figures.Figure]:
+def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Figure]:
+    programs, quick = args.programs, args.quick
     binary = weed.install(weed.DEFAULT_VERSION, say)
     worker_flags, client_prefix = process.worker_and_client_cpus()
     with process.scratch_dir("kelp-bench-") as home, weed.Cluster(binary, home) as cluster:
@@ -59,24 +60,9 @@ def measure(programs: Path, quick: bool, say: process.Progress) -> list[figures.
     return measured
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", type=Path, required=True, help="directory of the built programs")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="few slices: whether it works, not how fast")
-    args = parser.parse_args()
-    process.exit_on_signals()
-    try:
-        measured = measure(args.programs.resolve(), args.quick, process.Progress())
-    except weed.Unreachable as error:
-        print(f"skipped: {error}", file=sys.stderr)
-        return 77
-    except process.LabError as error:
-        print(f"local benchmark failed: {error}", file=sys.stderr)
-        return 1
-    print(figures.document(measured) if args.json else figures.table(measured))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(benchmark.main(__doc__, measure, add_options))

@@ -7,16 +7,5 @@
 #   scripts/bench/local.sh --quick  few slices: whether it works, not how fast
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
-for word in "$@"; do
-  case "$word" in
-    --json | --quick) ;;
-    *) sed -n '2,7s/^# \{0,1\}//p' "scripts/bench/${0##*/}"
-       [[ $word == --help || $word == -h ]] && exit 0 || exit 2 ;;
-  esac
-done
-
-scripts/install-deps.sh --bench >&2
-cmake --preset release >/dev/null
-cmake --build --preset release --target kelpd kelpctl kelp-bench kelp-floor-compare >&2
-exec python3 scripts/bench/local.py --programs build/release/bin "$@"
+source scripts/bench/common.sh
+benchmark "--json --quick" kelpd kelpctl kelp-bench kelp-floor-compare -- "$@"

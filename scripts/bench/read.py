@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from kelplab import daemon, figures, process, weed  # noqa: E402
+from kelplab import benchmark, daemon, figures, process, weed  # noqa: E402
 
 LABEL = "4 KiB"
 OBJECTS = 64
@@ -52,7 +52,8 @@ def wrk_p50_us(cluster: weed.Cluster, fid: str) -> float:
     return float(found[1]) * (1000 if found[2] == "ms" else 1)
 
 
-def measure(programs: Path, say: process.Progress) -> list[figures.Figure]:
+def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Figure]:
+    programs = args.programs
     binary = weed.install(weed.DEFAULT_VERSION, say)
     with process.scratch_dir("kelp-bench-") as home, weed.Cluster(binary, home) as cluster:
         cluster.grow(1)
@@ -79,20 +80,5 @@ def measure(programs: Path, say: process.Progress) -> list[figures.Figure]:
     ]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", type=Path, required=True, help="directory of kelpd, kelpctl and kelp-read-compare")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
-    args = parser.parse_args()
-    process.exit_on_signals()
-    try:
-        measured = measure(args.programs.resolve(), process.Progress())
-    except process.LabError as error:
-        print(f"read benchmark failed: {error}", file=sys.stderr)
-        return 1
-    print(figures.document(measured) if args.json else figures.table(measured))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(benchmark.main(__doc__, measure))

@@ -6,14 +6,5 @@
 #   scripts/bench/read.sh --json   prints one JSON document
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
-case "${1:-}" in
-  "" | --json) ;;
-  *) sed -n '2,6s/^# \{0,1\}//p' "scripts/bench/${0##*/}"
-     [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
-esac
-
-scripts/install-deps.sh --bench >&2
-cmake --preset release >/dev/null
-cmake --build --preset release --target kelpd kelpctl kelp-read-compare >&2
-exec python3 scripts/bench/read.py --programs build/release/bin "$@"
+source scripts/bench/common.sh
+benchmark "--json" kelpd kelpctl kelp-read-compare -- "$@"

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from kelplab import daemon, figures, process  # noqa: E402
+from kelplab import benchmark, daemon, figures, process  # noqa: E402
 
 NO_OPS = 20_000
 # What a call costs on the client's side and on the worker's; set-up is left out by counting only inside them.
@@ -59,14 +59,15 @@ def per_no_op(name: str, count: object, must: float, unit: str) -> figures.Figur
     return figures.Figure(name, value, value, value, must, "low", unit)
 
 
-def measure(programs: Path, fixtures: Path, say: process.Progress) -> list[figures.Figure]:
+def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Figure]:
+    programs = args.programs
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         raise process.LabError("two CPUs are needed: one for the worker, one for the client")
     with process.scratch_dir("kelp-bench-") as home:
         volumes = home / "volumes"
         volumes.mkdir()
-        for file in fixtures.iterdir():
+        for file in (benchmark.FIXTURES / "v5b" / "vs").iterdir():
             (volumes / file.name).write_bytes(file.read_bytes())
         with daemon.Daemon(programs, home, volumes, flags=["--cpus", str(cpus[0])]) as kelpd:
             say("no-ops and ping-pong in turns: 1500 pairs of slices of 1 ms")
@@ -82,21 +83,5 @@ def measure(programs: Path, fixtures: Path, say: process.Progress) -> list[figur
     return measured
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--programs", type=Path, required=True, help="directory of the built programs")
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
-    args = parser.parse_args()
-    process.exit_on_signals()
-    fixtures = Path(__file__).resolve().parents[2] / "tests" / "fixtures" / "v5b" / "vs"
-    try:
-        measured = measure(args.programs.resolve(), fixtures, process.Progress())
-    except process.LabError as error:
-        print(f"ring benchmark failed: {error}", file=sys.stderr)
-        return 1
-    print(figures.document(measured) if args.json else figures.table(measured))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(benchmark.main(__doc__, measure))

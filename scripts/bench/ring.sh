@@ -5,14 +5,5 @@
 #   scripts/bench/ring.sh --json   one JSON document
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-
-case "${1:-}" in
-  "" | --json) ;;
-  *) sed -n '2,5s/^# \{0,1\}//p' "scripts/bench/${0##*/}"
-     [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
-esac
-
-scripts/install-deps.sh --bench >&2
-cmake --preset release >/dev/null
-cmake --build --preset release --target kelpd kelpctl kelp-ring-compare kelp-noop-harness >&2
-exec python3 scripts/bench/ring.py --programs build/release/bin "$@"
+source scripts/bench/common.sh
+benchmark "--json" kelpd kelpctl kelp-ring-compare kelp-noop-harness -- "$@"

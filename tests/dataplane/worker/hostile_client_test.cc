@@ -51,6 +51,17 @@ struct Served {
     return client.completion(index);
   }
 
+  /// Of `count` reads of needle 1 by somebody else, those that are not answered with its bytes.
+  int wrong_reads(TestClient& witness, int count) const {
+    const auto data = pattern(3000, 1);
+    int wrong = 0;
+    for (int i = 0; i < count; ++i) {
+      const kelp_completion done = witness.run(witness.read(fid));
+      if (done.status != KELP_OK || std::memcmp(witness.buffer, data.data(), 3000) != 0) ++wrong;
+    }
+    return wrong;
+  }
+
   TempDir dir;
   SmallVolume volume;
   kelp_fid fid{};
@@ -251,12 +262,7 @@ TEST_CASE("a client that scribbles while it reads may get CORRUPT, others get th
       }
     }
   });
-  const auto data = pattern(3000, 1);
-  int wrong = 0;
-  for (int i = 0; i < 500; ++i) {
-    const kelp_completion done = witness.run(witness.read(served.fid));
-    if (done.status != KELP_OK || std::memcmp(witness.buffer, data.data(), 3000) != 0) ++wrong;
-  }
+  const int wrong = served.wrong_reads(witness, 500);
   over.store(true);
   scribbler.join();
   submitter.join();
@@ -324,12 +330,7 @@ TEST_CASE("doorbells rung without end, and filled up, cost others nothing but ti
       }
     }
   });
-  const auto data = pattern(3000, 1);
-  int wrong = 0;
-  for (int i = 0; i < 500; ++i) {
-    const kelp_completion done = witness.run(witness.read(served.fid));
-    if (done.status != KELP_OK || std::memcmp(witness.buffer, data.data(), 3000) != 0) ++wrong;
-  }
+  const int wrong = served.wrong_reads(witness, 500);
   over.store(true);
   ringer.join();
   CHECK(wrong == 0);
@@ -385,12 +386,7 @@ TEST_CASE("rings full of noise, rewritten all the time, break nothing but themse
       __atomic_store_n(words + random() % count, value, __ATOMIC_RELAXED);
     }
   });
-  const auto data = pattern(3000, 1);
-  int wrong = 0;
-  for (int i = 0; i < 1000; ++i) {
-    const kelp_completion done = witness.run(witness.read(served.fid));
-    if (done.status != KELP_OK || std::memcmp(witness.buffer, data.data(), 3000) != 0) ++wrong;
-  }
+  const int wrong = served.wrong_reads(witness, 1000);
   over.store(true);
   noise.join();
   CHECK(wrong == 0);
@@ -411,12 +407,7 @@ TEST_CASE("holes punched into both memories while reads run harm only their clie
       hostile.set_completion_head(index);
     }
   });
-  const auto data = pattern(3000, 1);
-  int wrong = 0;
-  for (int i = 0; i < 500; ++i) {
-    const kelp_completion done = witness.run(witness.read(served.fid));
-    if (done.status != KELP_OK || std::memcmp(witness.buffer, data.data(), 3000) != 0) ++wrong;
-  }
+  const int wrong = served.wrong_reads(witness, 500);
   over.store(true);
   puncher.join();
   CHECK(wrong == 0);
