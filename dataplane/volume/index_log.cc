@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <new>
 
 #include "dataplane/volume/needle.h"
 
@@ -25,12 +26,44 @@ std::size_t visible_bytes(std::span<const std::byte> rows, std::size_t row) {
 
 }  // namespace
 
+void IndexLog::expect(std::uint64_t rows) noexcept {
+  map_.expect(rows);
+  if (rows < RowPartitions::kWorthwhileRows) return;
+  partitions_.reset(new (std::nothrow) RowPartitions(rows));  // without it: row by row
+}
+
+RowPartitions::Flushed IndexLog::settle() noexcept {
+  if (partitions_ == nullptr) return RowPartitions::Flushed::kAll;
+  const RowPartitions::Flushed flushed = partitions_->flush(map_);
+  if (flushed == RowPartitions::Flushed::kAll) partitions_.reset();
+  return flushed;
+}
+
 IndexLog::Applied IndexLog::apply(std::span<const std::byte> bytes, bool more_follows) noexcept {
   Applied applied;
   const std::size_t row_length = row_size();
   if (row_length == 0) return applied;
-  const std::size_t rows =
-      (more_follows ? bytes.size() : visible_bytes(bytes, row_length)) / row_length;
+  const std::size_t length =
+      more_follows ? bytes.size() / row_length * row_length : visible_bytes(bytes, row_length);
+  partitions_ != nullptr ? put_aside(bytes.first(length), applied)
+                         : apply_to_map(bytes.first(length), applied);
+  const std::size_t end = applied.rows * row_length;
+  consumed_bytes_ += end;
+  if (end > 0) std::memcpy(last_row_.data(), bytes.data() + end - row_length, row_length);
+  return applied;
+}
+
+void IndexLog::put_aside(std::span<const std::byte> rows, Applied& applied) noexcept {
+  for (std::size_t at = 0; at < rows.size(); at += row_size()) {
+    const IndexRow row = parse_index_row(rows.data() + at, width_);
+    applied.out_of_memory = !partitions_->add(row, map_);
+    if (applied.out_of_memory) return;
+    count(row, applied);
+  }
+}
+
+void IndexLog::apply_to_map(std::span<const std::byte> bytes, Applied& applied) noexcept {
+  const std::size_t rows = bytes.size() / row_size();
   // Three rows at a time are worked on: one is parsed and its segment of the map loaded, one
   // before it gets its slot loaded, and one before that is applied.
   std::array<IndexRow, 4 * kRowsAhead> window;
@@ -39,25 +72,20 @@ IndexLog::Applied IndexLog::apply(std::span<const std::byte> bytes, bool more_fo
   };
   for (std::size_t row = 0; row < rows + 2 * kRowsAhead; ++row) {
     if (row < rows) {
-      row_at(row) = parse_index_row(bytes.data() + row * row_length, width_);
+      row_at(row) = parse_index_row(bytes.data() + row * row_size(), width_);
       map_.prefetch_segment(row_at(row).id);
     }
     if (row >= kRowsAhead && row < rows + kRowsAhead)
       map_.prefetch_slot(row_at(row - kRowsAhead).id);
     if (row < 2 * kRowsAhead) continue;
-    if (!apply_row(row_at(row - 2 * kRowsAhead), applied)) break;
+    const IndexRow& next = row_at(row - 2 * kRowsAhead);
+    applied.out_of_memory = !map_.apply(next);
+    if (applied.out_of_memory) return;
+    count(next, applied);
   }
-  const std::size_t end = applied.rows * row_length;
-  consumed_bytes_ += end;
-  if (end > 0) std::memcpy(last_row_.data(), bytes.data() + end - row_length, row_length);
-  return applied;
 }
 
-bool IndexLog::apply_row(const IndexRow& row, Applied& applied) noexcept {
-  if (!map_.apply(row)) {
-    applied.out_of_memory = true;
-    return false;
-  }
+void IndexLog::count(const IndexRow& row, Applied& applied) noexcept {
   if (row.offset_bytes != 0) {
     if (row.offset_bytes < highest_end_) applied.rewound = true;
     const std::uint64_t record_end =
@@ -65,7 +93,6 @@ bool IndexLog::apply_row(const IndexRow& row, Applied& applied) noexcept {
     highest_end_ = std::max(highest_end_, record_end);
   }
   ++applied.rows;
-  return true;
 }
 
 }  // namespace kelp

@@ -109,18 +109,6 @@ NeedleLocation NeedleMap::unpack(const Packed& packed) noexcept {
   return location;
 }
 
-/// Mixes every bit of the key into every bit of the result; two different keys never collide.
-/// Source: the finalizer of MurmurHash3, with a secret.
-std::uint64_t NeedleMap::hash(std::uint64_t key) const noexcept {
-  key ^= seed_;
-  key ^= key >> 33;
-  key *= 0xff51afd7ed558ccd;
-  key ^= key >> 33;
-  key *= 0xc4ceb9fe1a85ec53;
-  key ^= key >> 33;
-  return key;
-}
-
 std::uint32_t NeedleMap::home_of(std::uint64_t hash, const Segment& segment) noexcept {
   return static_cast<std::uint32_t>(((hash & 0xffffffff) * segment.slots()) >> 32);
 }
@@ -163,6 +151,14 @@ bool NeedleMap::apply(const IndexRow& row) noexcept {
     return true;
   }
   return put(key, pack(row));
+}
+
+bool NeedleMap::apply(const Change& change) noexcept {
+  const auto key = static_cast<std::uint64_t>(change.id());
+  const NeedleLocation location = unpack(change.value_);
+  if (location.offset_bytes != 0 && location.body_bytes >= 0) return put(key, change.value_);
+  erase(key);
+  return true;
 }
 
 bool NeedleMap::put(std::uint64_t key, const Packed& value) noexcept {

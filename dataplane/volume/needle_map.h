@@ -17,6 +17,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <optional>
 
@@ -33,7 +34,27 @@ struct NeedleLocation {
 };
 
 class NeedleMap {
+  /// Nine bytes, unaligned: offset in units of 8, size.
+  using Packed = std::array<std::uint8_t, 9>;
+
  public:
+  /// A row as small as it can be kept until it is applied.
+  class Change {
+   public:
+    explicit Change(const IndexRow& row) noexcept : key_(unaligned(row.id)), value_(pack(row)) {}
+    NeedleId id() const noexcept { return NeedleId{std::bit_cast<std::uint64_t>(key_)}; }
+
+   private:
+    friend class NeedleMap;
+    using Key = std::array<std::byte, 8>;
+    static Key unaligned(NeedleId id) noexcept {
+      return std::bit_cast<Key>(static_cast<std::uint64_t>(id));
+    }
+    Key key_;
+    Packed value_;
+  };
+  static_assert(sizeof(Change) == 17);
+
   /// `most_bytes` bounds the memory of the entries; tests run out of it on purpose.
   explicit NeedleMap(std::uint64_t most_bytes = UINT64_MAX) noexcept;
   ~NeedleMap();
@@ -43,6 +64,7 @@ class NeedleMap {
   /// Applies one row: a put overwrites, a delete forgets. False: there is no memory for one more
   /// needle; the row was not applied, all others are as they were.
   bool apply(const IndexRow& row) noexcept;
+  bool apply(const Change& change) noexcept;
 
   std::optional<NeedleLocation> find(NeedleId id) const noexcept;
 
@@ -57,6 +79,12 @@ class NeedleMap {
   void prefetch_segment(NeedleId id) const noexcept;
   void prefetch_slot(NeedleId id) const noexcept;
 
+  /// Needles of one region lie near each other, and far from those of another.
+  static constexpr std::uint32_t kRegions = 256;
+  std::uint32_t region_of(NeedleId id) const noexcept {
+    return static_cast<std::uint32_t>(hash(static_cast<std::uint64_t>(id)) >> 56);
+  }
+
   /// Memory taken for entries, the part not yet used included.
   std::uint64_t memory_bytes() const noexcept;
 
@@ -69,8 +97,6 @@ class NeedleMap {
   /// Of the directory expect() makes: 10^8 needles. What is promised may not be true.
   static constexpr std::uint32_t kMostExpectedDepth = 16;
 
-  /// Nine bytes, unaligned: offset in units of 8, size.
-  using Packed = std::array<std::uint8_t, 9>;
   struct Unit;
   struct Segment;
   struct Entries;
@@ -78,7 +104,17 @@ class NeedleMap {
   static Packed pack(const IndexRow& row) noexcept;
   static NeedleLocation unpack(const Packed& packed) noexcept;
 
-  std::uint64_t hash(std::uint64_t key) const noexcept;
+  /// Mixes every bit of the key into every bit of the result; two different keys never collide.
+  /// Source: the finalizer of MurmurHash3, with a secret.
+  std::uint64_t hash(std::uint64_t key) const noexcept {
+    key ^= seed_;
+    key ^= key >> 33;
+    key *= 0xff51afd7ed558ccd;
+    key ^= key >> 33;
+    key *= 0xc4ceb9fe1a85ec53;
+    key ^= key >> 33;
+    return key;
+  }
   std::size_t place_of(std::uint64_t hash) const noexcept {
     return static_cast<std::size_t>((hash >> 1) >> (63 - depth_));
   }

@@ -170,8 +170,7 @@ VolumeOpen::Turn VolumeOpen::open_files() {
     parts_.idx_stat.st_size = 0;
     return Turn::kDone;
   }
-  parts_.log.map().expect(static_cast<std::uint64_t>(parts_.idx_stat.st_size) /
-                          parts_.log.row_size());
+  parts_.log.expect(static_cast<std::uint64_t>(parts_.idx_stat.st_size) / parts_.log.row_size());
   return Turn::kMore;
 }
 
@@ -180,7 +179,7 @@ VolumeOpen::Turn VolumeOpen::replay() {
   const auto size = static_cast<std::uint64_t>(parts_.idx_stat.st_size);
   const std::uint64_t consumed = log.consumed_bytes();
   const std::uint64_t whole = size / log.row_size() * log.row_size();
-  if (consumed >= whole) return Turn::kDone;
+  if (consumed >= whole) return settle();
   std::vector<std::byte> rows(
       std::min<std::uint64_t>(whole - consumed, kReplayBytes / log.row_size() * log.row_size()));
   const ssize_t got =
@@ -192,8 +191,20 @@ VolumeOpen::Turn VolumeOpen::replay() {
                 consumed + static_cast<std::uint64_t>(got) < whole);
   if (applied.out_of_memory) return fail(OpenRefusal::kBroken, kNoMemory);
   // No progress: cut since the fstat(), or zero rows up to the end. refresh() judges either.
-  if (applied.rows == 0) return Turn::kDone;
-  return log.consumed_bytes() >= whole ? Turn::kDone : Turn::kMore;
+  if (applied.rows == 0) return settle();
+  return log.consumed_bytes() >= whole ? settle() : Turn::kMore;
+}
+
+VolumeOpen::Turn VolumeOpen::settle() {
+  switch (parts_.log.settle()) {
+    case RowPartitions::Flushed::kAll:
+      return Turn::kDone;
+    case RowPartitions::Flushed::kSome:
+      return Turn::kMore;
+    case RowPartitions::Flushed::kOutOfMemory:
+      break;
+  }
+  return fail(OpenRefusal::kBroken, kNoMemory);
 }
 
 std::unique_ptr<Volume> VolumeOpen::take() {

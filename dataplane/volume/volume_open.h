@@ -44,6 +44,7 @@ class VolumeOpen {
   Turn fail(OpenRefusal refusal, std::string reason);
   Turn open_files();
   Turn replay();
+  Turn settle();
 
   Volume::Parts parts_;
   OpenFailure failure_;

@@ -49,6 +49,7 @@ def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Fig
 
     return [
         of("memory per needle, loaded", each(loaded, "bytes_per_needle"), "bytes", 24),
+        of("memory per needle, loading, at most", each(loaded, "loading_bytes_per_needle"), "bytes", 32),
         of("memory per needle, growing, at most", each(grown, "peak_bytes_per_needle"), "bytes", 32),
         of("memory per needle, reloading beside the old index", each(loaded, "reload_bytes_per_needle"), "bytes"),
         of("load / reserved absl::flat_hash_map", pooled("load_ratio"), "", 0.7),

@@ -16,6 +16,7 @@
 #include <absl/container/flat_hash_map.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -60,6 +61,13 @@ double cpu_s() {
   timespec used{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
   return static_cast<double>(used.tv_sec) + static_cast<double>(used.tv_nsec) / 1e9;
+}
+
+/// The most resident memory this process ever had, in bytes.
+std::uint64_t peak_resident_bytes() {
+  rusage used{};
+  ::getrusage(RUSAGE_SELF, &used);
+  return static_cast<std::uint64_t>(used.ru_maxrss) * 1024;
 }
 
 /// Resident memory of this process, in bytes.
@@ -189,10 +197,13 @@ class IndexFile {
 std::unique_ptr<IndexLog> replay(const IndexFile& file, bool expected) {
   auto log = std::make_unique<IndexLog>(std::uint8_t{3});
   log->set_width(file.width());
-  if (expected) log->map().expect(file.rows());
+  if (expected) log->expect(file.rows());
   for (std::uint64_t row = 0; row < file.rows(); row += kReplayRows) {
     if (log->apply(file.some(row, kReplayRows), true).out_of_memory) fail("memory");
   }
+  RowPartitions::Flushed flushed = RowPartitions::Flushed::kSome;
+  while (flushed == RowPartitions::Flushed::kSome) flushed = log->settle();
+  if (flushed != RowPartitions::Flushed::kAll) fail("memory");
   return log;
 }
 
@@ -269,6 +280,8 @@ int load(const Options& options) {
   auto log = replay(file, true);
   const NeedleMap& map = log->map();
   result["needles"] = map.size();
+  result["loading_bytes_per_needle"] =
+      static_cast<double>(peak_resident_bytes() - before) / static_cast<double>(map.size());
   result["bytes_per_needle"] =
       static_cast<double>(resident_bytes() - before) / static_cast<double>(map.size());
   {

@@ -2,6 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <random>
+#include <utility>
 #include <vector>
 
 #include "support/volume_writer.h"
@@ -10,7 +13,9 @@ using kelp::IndexLog;
 using kelp::IndexRow;
 using kelp::NeedleId;
 using kelp::NeedleLocation;
+using kelp::NeedleMap;
 using kelp::OffsetWidth;
+using kelp::RowPartitions;
 using kelp::test::row_of;
 
 namespace {
@@ -19,7 +24,8 @@ constexpr OffsetWidth kBothWidths[] = {OffsetWidth::kFour, OffsetWidth::kFive};
 
 /// A log of one width, fed row by row.
 struct Fed {
-  explicit Fed(OffsetWidth width, std::uint8_t version = 3) : log(version) { log.set_width(width); }
+  explicit Fed(OffsetWidth width, std::uint8_t version = 3) : Fed(width, IndexLog(version)) {}
+  Fed(OffsetWidth width, IndexLog made) : log(std::move(made)) { log.set_width(width); }
 
   IndexLog::Applied feed(const std::vector<IndexRow>& rows, bool more_follows = false) {
     std::vector<std::byte> bytes;
@@ -196,4 +202,79 @@ TEST_CASE("without a width nothing is replayed") {
   CHECK(log.apply(row, false).rows == 0);
   CHECK(log.consumed_bytes() == 0);
   CHECK(log.row_size() == 0);
+}
+
+namespace {
+
+/// Puts, overwrites and deletes of few ids, so that most rows follow another of their needle.
+std::vector<IndexRow> busy_rows(std::size_t count) {
+  std::mt19937_64 random(7);
+  std::vector<IndexRow> rows;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::uint64_t id = random() % 50'000;  // 0 is one of them
+    rows.push_back(random() % 4 == 0 ? put(id, 8 * (i + 1), -1)
+                                     : put(id, 8 * (i + 1), static_cast<std::int32_t>(i % 1000)));
+  }
+  return rows;
+}
+
+RowPartitions::Flushed settle(IndexLog& log) {
+  RowPartitions::Flushed flushed = log.settle();
+  while (flushed == RowPartitions::Flushed::kSome) flushed = log.settle();
+  return flushed;
+}
+
+/// Enough for a region to be applied before settle(), and some more.
+constexpr std::size_t kManyRows = 400'000;
+
+}  // namespace
+
+TEST_CASE("an index that many rows are expected of becomes what it becomes row by row") {
+  const std::vector<IndexRow> rows = busy_rows(kManyRows);
+  for (const OffsetWidth width : kBothWidths) {
+    Fed plain(width);
+    Fed expected(width);
+    expected.log.expect(RowPartitions::kWorthwhileRows);
+    for (std::size_t at = 0; at < rows.size(); at += 70'000) {
+      const std::vector<IndexRow> some(
+          rows.begin() + static_cast<std::ptrdiff_t>(at),
+          rows.begin() + static_cast<std::ptrdiff_t>(std::min(at + 70'000, rows.size())));
+      const IndexLog::Applied one = plain.feed(some, true);
+      const IndexLog::Applied other = expected.feed(some, true);
+      CHECK(one.rows == other.rows);
+      CHECK(one.rewound == other.rewound);
+    }
+    CHECK(plain.log.consumed_bytes() == expected.log.consumed_bytes());
+    CHECK(std::ranges::equal(plain.log.last_row(), expected.log.last_row()));
+    CHECK(expected.log.map().size() != plain.log.map().size());  // some are still put aside
+    REQUIRE(settle(expected.log) == RowPartitions::Flushed::kAll);
+    CHECK(expected.log.map().size() == plain.log.map().size());
+    std::size_t different = 0;
+    for (std::uint64_t id = 0; id < 50'000; ++id) {
+      different += expected.find(id) == plain.find(id) ? 0 : 1;
+    }
+    CHECK(different == 0);
+
+    // From here on row by row.
+    expected.feed({put(3, 80, 9), put(4, 8, -1)});
+    CHECK(expected.find(3) == NeedleLocation{80, 9});
+    CHECK_FALSE(expected.find(4));
+  }
+}
+
+TEST_CASE("an index without memory for the rows put aside says so") {
+  std::vector<IndexRow> rows;
+  for (std::uint64_t id = 1; id <= kManyRows; ++id) rows.push_back(put(id, 8 * id, 1));
+  SUBCASE("while they come") {
+    Fed fed(OffsetWidth::kFour, IndexLog(3, NeedleMap(1 << 16)));
+    fed.log.expect(RowPartitions::kWorthwhileRows);
+    CHECK(fed.feed(rows, true).out_of_memory);
+  }
+  SUBCASE("at the end") {
+    rows.resize(10'000);
+    Fed fed(OffsetWidth::kFour, IndexLog(3, NeedleMap(1 << 16)));
+    fed.log.expect(RowPartitions::kWorthwhileRows);
+    CHECK_FALSE(fed.feed(rows, true).out_of_memory);
+    CHECK(settle(fed.log) == RowPartitions::Flushed::kOutOfMemory);
+  }
 }
