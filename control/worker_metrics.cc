@@ -34,6 +34,11 @@ std::vector<WorkerMetric> worker_metrics(const Worker& worker) {
       {"buffers_released", "", "Held buffers let go.", c.buffers_released.value()},
       {"rings_condemned", "", "Rings cut off for breaking the protocol.",
        c.rings_condemned.value()},
+      {"faults_slept_over", "",
+       "Times the worker fell asleep over a fault in a client's memory; that client's reads are "
+       "the "
+       "storage thread's for a second.",
+       c.faults_slept_over.value()},
       {"clients_condemned", "", "Clients cut off for taking pages out of their memory.",
        c.clients_condemned.value()},
   };

@@ -15,6 +15,7 @@
 #include "shm_ring/layout.h"
 #include "shm_ring/mapping.h"
 #include "shm_ring/result.h"
+#include "shm_ring/ticks.h"
 #include "shm_ring/unique_fd.h"
 
 namespace kelp {
@@ -55,6 +56,13 @@ class ClientSegment {
   void condemn() noexcept { condemned_.store(true, std::memory_order_release); }
   bool condemned() const noexcept { return condemned_.load(std::memory_order_acquire); }
 
+  /// A worker fell asleep over a fault in this memory: until `end` it should be touched by threads
+  /// only that may wait. relaxed: orders nothing.
+  void distrust(Ticks end) noexcept { distrusted_until_.store(end, std::memory_order_relaxed); }
+  bool distrusted(Ticks now) const noexcept {
+    return now < distrusted_until_.load(std::memory_order_relaxed);
+  }
+
  private:
   ClientSegment() = default;
   Result<void> map(std::uint64_t data_bytes, HugepageUse use);
@@ -67,6 +75,7 @@ class ClientSegment {
   Mapping data_;
   std::uint64_t page_bytes_ = kPageBytes;
   std::atomic<bool> condemned_{false};
+  std::atomic<Ticks> distrusted_until_{0};
   FaultGuard segment_guard_;  // before the mappings go
   FaultGuard data_guard_;
 };

@@ -38,6 +38,8 @@ struct ClientShare {
   std::vector<ServerRing*> rings;          ///< those the worker polls
   std::uint32_t next_ring = 0;             ///< looked at first next time
   bool full = false;                       ///< has all it may have in flight; nothing more is taken
+  std::uint32_t ration = 0;                ///< while its memory is distrusted: may still be taken
+  Ticks next_ration = 0;                   ///< and then some more
   std::atomic<std::uint32_t> requests{0};  ///< in flight; a no-op never is
   std::atomic<std::uint64_t> buffer_bytes{0};  ///< of their buffers
 };

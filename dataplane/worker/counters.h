@@ -44,6 +44,7 @@ struct WorkerCounters {
   Counter buffers_held;         ///< deadlines that passed while bytes could still land
   Counter buffers_released;     ///< held buffers let go
   Counter rings_condemned;      ///< rings cut off, for whatever reason
+  Counter faults_slept_over;    ///< times a client's memory made the worker sleep in the kernel
   Counter clients_condemned;    ///< clients cut off for taking pages out of their memory
 };
 

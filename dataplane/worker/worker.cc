@@ -12,13 +12,19 @@ namespace kelp {
 namespace {
 
 constexpr std::size_t kCommandQueue = 16384;
+/// A client that comes or goes with 64 rings is 64 commands, of a few system calls each.
+constexpr std::uint32_t kCommandsPerTurn = 1;
 /// Longest sleep: nothing depends on it, but a thread that looks around once in a while is easier
 /// to trust.
 constexpr int kIdleSleepMs = 500;
+/// While a client's requests may lie in its rings until its next ration.
+constexpr int kRationedSleepMs = 10;
 /// Idle turns between two looks at the clock for timers and heartbeats. A turn with work looks at
 /// it anyway, and may take milliseconds: 256 of those would be seconds without either.
 constexpr std::uint64_t kTurnsPerClock = 256;
 constexpr std::uint64_t kTimerPeriodUs = 1000;
+/// A slice of 256 KiB takes about as long; a sleep is dearer.
+constexpr std::uint64_t kSuspiciousUs = 10;
 
 }  // namespace
 
@@ -33,6 +39,7 @@ Worker::Worker(WorkerOptions options)
       storage_waits_(ops_.get()),
       private_waits_(ops_.get()),
       forwarded_(ops_.get()),
+      suspicious_(rate_.from_us(kSuspiciousUs)),
       private_read_(std::make_unique<PrivateRead>()),
       private_memory_(std::make_unique<std::byte[]>(kInlinePrivateBytes)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
@@ -142,12 +149,15 @@ int Worker::sleep_timeout_ms() const noexcept {
                       !private_waits_.empty() || !forwarded_.empty() || !retired_.empty() ||
                       !leaving_.empty() || (draining_ && !drained_reported_);
   if (timers) return 1;
+  if (ticks_now() < rationed_until_) return kRationedSleepMs;
   return rings_.empty() ? kIdleSleepMs : static_cast<int>(kHeartbeatPeriodMs);
 }
 
 std::uint32_t Worker::take_messages() noexcept {
   std::uint32_t taken = 0;
-  for (; const std::optional<WorkerCommand> command = commands_.try_pop(); ++taken) {
+  for (; taken < kCommandsPerTurn; ++taken) {
+    const std::optional<WorkerCommand> command = commands_.try_pop();
+    if (!command) break;
     take_command(*command);
   }
   for (; std::optional<VolumeNews> news = loader_->take_news(); ++taken) {

@@ -158,6 +158,7 @@ class Worker {
   std::uint32_t drain_clients() noexcept;
   std::uint32_t drain_client(ClientShare& share, std::uint32_t budget) noexcept;
   std::uint32_t drain_ring(ServerRing& ring, std::uint32_t budget) noexcept;
+  std::uint32_t ration(ClientShare& share, Ticks now) noexcept;
   void begin(ServerRing& ring, const Submission& submission, Ticks now) noexcept;
   void count_begun(ClientShare& share, std::uint64_t bytes) noexcept;
   void count_ended(ClientShare& share, std::uint64_t bytes) noexcept;
@@ -189,6 +190,7 @@ class Worker {
   std::uint32_t continue_reads() noexcept;
   std::uint32_t take_finished_reads() noexcept;
   void advance(OpIndex index) noexcept;
+  std::int64_t read_slice(const Volume& volume, const Io& io, ClientSegment& segment) noexcept;
   void read_done(OpIndex index, const ReadOutcome& outcome) noexcept;
   void read_privately(OpIndex index) noexcept;
   bool try_private_inline(Op& op, ReadOutcome& outcome) noexcept;
@@ -240,6 +242,9 @@ class Worker {
   Ticks last_work_ = 0;
   Ticks last_beat_ = 0;
   Ticks last_timers_ = 0;
+  const Ticks suspicious_;    // a slice is read faster, unless something made us sleep
+  Ticks watchful_until_ = 0;  // reads are looked at closely after one that was not
+  Ticks rationed_until_ = 0;  // a client is; see ClientShare::ration
   bool draining_ = false;
   bool drained_reported_ = false;
   GzipInflater inflater_;

@@ -5,6 +5,14 @@
 #include "shm_ring/wake_flag.h"
 
 namespace kelp {
+namespace {
+
+/// What a client whose memory makes threads sleep may have taken, and how often: the storage thread
+/// that sleeps instead has others to serve, and takes a CPU from somebody.
+constexpr std::uint32_t kDistrustedRequests = 8;
+constexpr std::uint64_t kDistrustedPeriodUs = 20'000;
+
+}  // namespace
 
 std::uint32_t Worker::drain_submissions() noexcept {
   if (shares_.size() > 1) return drain_clients();
@@ -26,7 +34,7 @@ std::uint32_t Worker::drain_submissions() noexcept {
 std::uint32_t Worker::drain_clients() noexcept {
   const auto count = static_cast<std::uint32_t>(shares_.size());
   const bool contended = ++client_turns_ < contended_until_;
-  const std::uint32_t batch = contended ? kContendedBatch : kBatch;
+  const std::uint32_t batch = contended ? std::min(count, kContendedBatch) : kBatch;
   const std::uint32_t quantum = contended ? 1 : kQuantum;
   std::uint32_t taken = 0;
   for (std::uint32_t sated = 0; sated < count && taken < batch;) {
@@ -57,8 +65,10 @@ std::uint32_t Worker::drain_client(ClientShare& share, std::uint32_t budget) noe
 
 std::uint32_t Worker::drain_ring(ServerRing& ring, std::uint32_t budget) noexcept {
   if (!ring.ready()) return 0;
-  const ClientShare& share = ring.share();
+  ClientShare& share = ring.share();
   const Ticks now = ticks_now();
+  if (ring.client().segment->distrusted(now)) [[unlikely]]
+    budget = std::min(budget, ration(share, now));
   std::uint32_t taken = 0;
   Submission submission;
   // A client that has all it may have in work is left to wait in its rings.
@@ -73,7 +83,16 @@ std::uint32_t Worker::drain_ring(ServerRing& ring, std::uint32_t budget) noexcep
     ++taken;
   }
   ring.publish_head();
+  share.ration -= std::min(share.ration, taken);
   return taken;
+}
+
+[[gnu::noinline]] std::uint32_t Worker::ration(ClientShare& share, Ticks now) noexcept {
+  if (now >= share.next_ration) {
+    share.ration = kDistrustedRequests;
+    share.next_ration = now + rate_.from_us(kDistrustedPeriodUs);
+  }
+  return share.ration;
 }
 
 // Out of line: a no-op, which is counted nowhere, should not pay for them.
@@ -96,11 +115,15 @@ void Worker::judge(ClientShare& share) noexcept {
                share.buffer_bytes.load(std::memory_order_relaxed) >= options_.client_bytes;
 }
 
-void Worker::break_ring(ServerRing& ring) noexcept {
-  counters_.rings_condemned.add();
-  ring.set_state(RingState::kCondemned);
-  ring.sever();
-  report(WorkerReport::Kind::kRingBroken, &ring);
+/// Whoever breaks one ring loses all: the control thread detaches the whole client for it.
+void Worker::break_ring(ServerRing& broken) noexcept {
+  for (ServerRing* ring : broken.share().rings) {
+    if (ring->severed()) continue;
+    counters_.rings_condemned.add();
+    ring->set_state(RingState::kCondemned);
+    ring->sever();
+  }
+  report(WorkerReport::Kind::kRingBroken, &broken);
 }
 
 void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) noexcept {

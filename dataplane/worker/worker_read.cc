@@ -1,5 +1,6 @@
 // From a file id to bytes: volume, freshness, index, storage; and what to do when the volume
 // changes meanwhile.
+#include <sys/resource.h>
 #include <sys/uio.h>
 
 #include <algorithm>
@@ -16,6 +17,9 @@ constexpr std::uint8_t kMostRestarts = 4;
 constexpr std::uint32_t kSlicesPerTurn = 4;
 constexpr std::uint32_t kReadsContinuedPerTurn = 4;
 
+constexpr std::uint64_t kWatchfulUs = 10'000;
+constexpr std::uint64_t kDistrustUs = 1'000'000;
+
 /// One read without waiting: bytes, 0 at the end of the file, or -errno.
 std::int64_t read_now(const Volume& volume, const Io& io) noexcept {
   const int flags = volume.always_in_memory() ? 0 : RWF_NOWAIT;
@@ -29,6 +33,13 @@ std::int64_t read_now(const Volume& volume, const Io& io) noexcept {
 
 bool would_wait(std::int64_t result) noexcept {
   return result == -EAGAIN || result == -EOPNOTSUPP;
+}
+
+/// Voluntary context switches of this thread.
+long times_slept() noexcept {
+  rusage used{};
+  ::getrusage(RUSAGE_THREAD, &used);
+  return used.ru_nvcsw;
 }
 
 bool reads_inline(const Volume& volume) noexcept {
@@ -208,7 +219,7 @@ void Worker::advance(OpIndex index) noexcept {
       return;
     }
     const std::int64_t result =
-        reads_inline(*op.volume) ? read_now(*op.volume, op.read.io()) : -EAGAIN;
+        reads_inline(*op.volume) ? read_slice(*op.volume, op.read.io(), *op.segment) : -EAGAIN;
     if (would_wait(result)) {
       counters_.storage_waits.add();
       op.state = OpState::kStorageWait;
@@ -224,6 +235,29 @@ void Worker::advance(OpIndex index) noexcept {
   }
   counters_.storage_inline.add();
   read_done(index, op.read.outcome());
+}
+
+/// Copying cached bytes never sleeps, unless the client keeps its memory from being faulted in, as
+/// by punching holes into it: the kernel lets the fault wait until that has ended. Such a client's
+/// reads are the storage thread's for a while. To ask the kernel costs as much as half a read, so
+/// it is asked only for a while after a read that took suspiciously long.
+std::int64_t Worker::read_slice(const Volume& volume, const Io& io,
+                                ClientSegment& segment) noexcept {
+  const Ticks start = ticks_now();
+  if (segment.distrusted(start)) [[unlikely]]
+    return -EAGAIN;
+  const bool watchful = start < watchful_until_;
+  const long slept_before = watchful ? times_slept() : 0;
+  const std::int64_t result = read_now(volume, io);
+  const Ticks end = ticks_now();
+  if (end - start > suspicious_) [[unlikely]]
+    watchful_until_ = end + rate_.from_us(kWatchfulUs);
+  if (watchful && times_slept() != slept_before) [[unlikely]] {
+    counters_.faults_slept_over.add();
+    rationed_until_ = end + rate_.from_us(kDistrustUs);
+    segment.distrust(rationed_until_);
+  }
+  return result;
 }
 
 std::uint32_t Worker::continue_reads() noexcept {

@@ -171,7 +171,7 @@ TEST_CASE("entries with a wrong lap mark are not taken") {
   CHECK(served.answer_to(client, 0, served.read()).status == KELP_OK);
 }
 
-TEST_CASE("a client with more in flight than it can be answered loses that ring and no other") {
+TEST_CASE("a client with more in flight than it can be answered loses its rings, and no other client") {
   Served served;
   RawClient client(*served.daemon, 2);
   RawClient other(*served.daemon);
@@ -185,13 +185,8 @@ TEST_CASE("a client with more in flight than it can be answered loses that ring 
   }
   CHECK(index == 8);  // 7 answers unreaped leave no two places
   CHECK(client.state(0) == RingState::kCondemned);
-  CHECK(client.state(1) == RingState::kServing);
-  CHECK(served.daemon->worker().counters().rings_condemned.value() == 1);
-
-  client.put(1, served.read(77), 1);  // not its turn: still nothing
-  client.put(0, served.read(5), 1);
-  served.daemon->step_until([&] { return client.completion(1, 1).sequence == 2; });
-  CHECK(client.completion(0, 1).tag == 5);
+  CHECK(client.state(1) == RingState::kCondemned);
+  CHECK(served.daemon->worker().counters().rings_condemned.value() == 2);
   CHECK(served.answer_to(other, 0, served.read()).status == KELP_OK);
 
   client.set_completion_head(8);
@@ -200,7 +195,7 @@ TEST_CASE("a client with more in flight than it can be answered loses that ring 
   CHECK(client.completion(8).sequence != 9);  // cut off for good
 }
 
-TEST_CASE("a completion head that lies condemns the ring that it is in") {
+TEST_CASE("a completion head that lies costs its client the rings") {
   // Up to 6 behind is what a slow client looks like; all else nobody can have read.
   for (const std::uint32_t lie : {1U, 2U, 0x80000000U, UINT32_MAX - 6, UINT32_MAX - 8}) {
     CAPTURE(lie);
