@@ -98,6 +98,21 @@ struct TargetConfig {
   std::vector<TargetDirectory> directories;  ///< at least one, or a volume server
 };
 
+/// [gateway]: reads what is not read from files of this host, from its volume server over HTTP. On
+/// where there is a master.
+struct GatewayConfig {
+  std::vector<std::string> masters;  ///< "host:port"; asked where a volume is
+  bool https = false;                ///< masters and volume servers speak TLS
+  std::string ca_file;               ///< trusted CAs in PEM; empty: the system's
+  std::string data_center;           ///< its volume servers come first, after those of this host
+  /// Volume servers a caller may name though no master lists them for the volume: "host:port".
+  std::vector<std::string> allow_volume_servers;
+  std::string read_key_file;            ///< holds jwt.signing.read.key; empty: no tokens are made
+  std::uint32_t lookup_ttl_ms = 10000;  ///< a master's answer is believed so long; 100..3600000
+  std::uint32_t connect_timeout_ms = 1000;    ///< 10..60000
+  std::uint32_t connections_per_server = 64;  ///< 1..1024
+};
+
 /// One effective item, for /config: where its value comes from.
 struct ConfigOrigin {
   std::string key;     ///< "worker.spin_us", "target.directory[0].path"
@@ -113,6 +128,7 @@ struct Config {
   WorkerConfig worker;
   ClientConfig client;
   TargetConfig target;
+  GatewayConfig gateway;
   std::string file;                   ///< the file that was read; empty: none
   std::vector<ConfigOrigin> origins;  ///< every key, in the order of the sample file
 };

@@ -1,0 +1,54 @@
+// Keeps reads away from a server that fails, and finds out when it is well again.
+//
+//   closed ──failures──► open ──backoff passed──► half-open (one attempt) ──success──► closed
+//                         ▲                               │
+//                         └────────── failure: twice the backoff
+//
+// One per path and server. Gateway thread only; knows no clock of its own.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace kelp {
+
+class CircuitBreaker {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  enum class State : std::uint8_t { kClosed, kOpen, kHalfOpen };
+
+  enum class Failure : std::uint8_t {
+    kUnreachable,  ///< no connection: one is enough to open
+    kNoAnswer,     ///< connected, and then timed out, reset or nonsense: three in a row open
+    kServerError,  ///< a 5xx that may be about one needle: ten in a row open
+  };
+
+  /// Whether an attempt may be made now. When half-open, true makes this the one attempt: it must
+  /// end in succeeded(), failed() or abandoned().
+  bool may_try(Clock::time_point now) noexcept;
+  void succeeded(Clock::time_point now);
+  void failed(Clock::time_point now, Failure failure, std::string reason);
+  /// The attempt ended without telling anything about the server.
+  void abandoned() noexcept;
+
+  State state(Clock::time_point now) const noexcept;
+  const std::string& reason() const noexcept;  ///< of the last failure; "" after a success
+  /// When the failures that are not over began.
+  std::optional<std::chrono::system_clock::time_point> failing_since() const noexcept;
+  /// When an open breaker lets one attempt through.
+  Clock::time_point retry_at() const noexcept;
+
+  static constexpr std::chrono::milliseconds kShortestBackoff{100};
+  static constexpr std::chrono::milliseconds kLongestBackoff{5000};
+
+ private:
+  // The owner of circuit_breaker.cc adds what it needs.
+};
+
+/// "closed", "open", "half-open"
+const char* breaker_state_name(CircuitBreaker::State state) noexcept;
+
+}  // namespace kelp
