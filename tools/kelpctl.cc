@@ -109,6 +109,11 @@ class Commands {
     read->add_option("--size", read_.size, "Bytes to read, at least 1; without it, to the end")
         ->type_name("BYTES")
         ->check(whole_number_from(1));
+    read->add_option("--token", read_.token, "Read token, for a volume server that wants one")
+        ->type_name("JWT");
+    read->add_option("--volume-server", read_.volume_server,
+                     "Volume server to ask first; the master must list it")
+        ->type_name("HOST:PORT");
     read->add_option("-o,--output", read_.output, "Write to FILE instead of stdout")
         ->type_name("FILE");
     read->callback([this] { command_ = [this] { return run_read(common_, read_); }; });

@@ -132,6 +132,9 @@ Outcome<void> run_read(const CommonOptions& common, const ReadOptions& options) 
   }
   Outcome<Session> session = Session::open(common, buffer_for(options));
   if (!session) return tl::unexpected(session.error());
+  if (Outcome<void> given = session->give_hints(options.token, options.volume_server); !given) {
+    return given;
+  }
   Outcome<OutputFile> output = OutputFile::open(options.output);
   if (!output) return tl::unexpected(output.error());
 

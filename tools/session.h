@@ -20,6 +20,9 @@ class Session {
   const std::byte* buffer() const noexcept { return buffer_; }
   std::size_t buffer_bytes() const noexcept { return buffer_bytes_; }
 
+  /// Goes with every read and stat from here on: a token, a volume server; either may be empty.
+  Outcome<void> give_hints(const std::string& token, const std::string& volume_server);
+
   /// Reads up to `length` bytes (at most the buffer's) at `offset` into the buffer.
   Outcome<kelp_completion> read(const std::string& fid, std::uint64_t offset, std::uint32_t length,
                                 std::uint32_t timeout_ms);
@@ -38,6 +41,7 @@ class Session {
         channel_(channel),
         buffer_(buffer),
         buffer_bytes_(bytes) {}
+  kelp_status run(kelp_request& request, kelp_completion& done);
   static Outcome<kelp_completion> judge(const std::string& fid, kelp_status status,
                                         const kelp_completion& done, bool of_daemon);
 
@@ -45,6 +49,7 @@ class Session {
   kelp_channel* channel_;
   std::byte* buffer_;
   std::size_t buffer_bytes_;
+  void* hints_ = nullptr;
 };
 
 }  // namespace kelp
