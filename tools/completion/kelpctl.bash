@@ -35,9 +35,9 @@ _kelpd() {
     --config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --volume-dir | --idx-dir | --run-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
     --log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$current"); return ;;
-    --cpus) return ;;
+    --cpus | --master) return ;;
   esac
-  local options="--config --check --volume-dir --volume-server --idx-dir --run-dir --cpus --log-level --help --version"
+  local options="--config --check --volume-dir --volume-server --idx-dir --master --run-dir --cpus --log-level --help --version"
   mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
 }
 complete -F _kelpd kelpd
