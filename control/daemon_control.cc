@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/daemon_options.h"
 #include "control/log.h"
+#include "control/trace_report.h"
 
 namespace kelp {
 namespace {
@@ -47,6 +48,15 @@ HttpRoutes Daemon::routes() {
     std::vector<const Catalog*> catalogs;
     for (const auto& worker : workers_) catalogs.push_back(&worker->loader().catalog());
     return listing_.answer(request, catalogs);
+  });
+  routes.add("GET", "/trace", [this](const HttpRequest& request) {
+    const auto given = request.query.find("fid");
+    const bool alone = given != request.query.end() && request.query.size() == 1;
+    const std::optional<FileId> fid = alone ? parse_file_id(given->second) : std::nullopt;
+    if (!fid) return http_error(400, "a trace takes fid=FID, a file id like 3,01637037d6");
+    HttpResponse response;
+    response.body = trace_json(*fid, sources());
+    return response;
   });
   routes.add("GET", "/metrics", [this](const HttpRequest&) {
     HttpResponse response;
