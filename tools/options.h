@@ -22,6 +22,11 @@ struct ReadOptions {
   std::uint32_t timeout_ms = 5000;    ///< of each request
 };
 
+struct TraceOptions {
+  std::string fid;
+  std::uint32_t timeout_ms = 5000;  ///< of the read
+};
+
 struct StatsOptions {
   std::uint32_t watch_s = 0;  ///< 0: once
 };

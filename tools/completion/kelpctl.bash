@@ -2,7 +2,7 @@
 
 _kelpctl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands="read stat health stats volumes clients config doctor reload disable enable drain"
+  local commands="read stat trace health stats volumes clients config doctor reload disable enable drain"
   local everywhere="--run-dir --json --help --version" command="" word
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -20,7 +20,7 @@ _kelpctl() {
   case $command in
     "") options="$everywhere $commands" ;;
     read) options="$everywhere --offset --size --output --timeout" ;;
-    stat) options="$everywhere --timeout" ;;
+    stat | trace) options="$everywhere --timeout" ;;
     stats) options="$everywhere --watch" ;;
     doctor) options="$everywhere --volume-dir" ;;
   esac
