@@ -24,6 +24,11 @@ struct ReadOptions {
   std::string volume_server;          ///< asked first, if the daemon allows it; empty: its choice
 };
 
+struct TraceOptions {
+  std::string fid;
+  std::uint32_t timeout_ms = 5000;  ///< of the read
+};
+
 struct StatsOptions {
   std::uint32_t watch_s = 0;  ///< 0: once
 };

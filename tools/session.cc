@@ -14,6 +14,16 @@ tl::unexpected<Failure> refused(const char* what, kelp_status status) {
 
 }  // namespace
 
+Outcome<std::string> canonical_fid(const std::string& fid) {
+  kelp_fid parsed;
+  char text[40];
+  if (kelp_fid_parse(fid.c_str(), &parsed) != KELP_OK) {
+    return fail(ExitCode::kUsage, "\"" + fid + "\" is not a file id, like 3,01637037d6");
+  }
+  kelp_fid_format(&parsed, text);
+  return text;
+}
+
 Outcome<Session> Session::open(const CommonOptions& options, std::size_t buffer_bytes) {
   kelp_options wanted = KELP_OPTIONS_INIT;
   wanted.data_bytes = buffer_bytes + kHintsRoom;
@@ -69,6 +79,8 @@ Outcome<kelp_completion> Session::read(const std::string& fid, std::uint64_t off
   request.length = length;
   request.timeout_us = timeout_ms * 1000;
   status = run(request, done);
+  last_ = done;
+  last_.status = static_cast<std::uint8_t>(status);
   // Statuses below 64 travel in completions; above, the library has a sentence of its own.
   if (status == KELP_OK && done.bytes > length) {
     return fail(ExitCode::kOther, fid + ": the daemon claims more bytes than were asked for");

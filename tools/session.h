@@ -12,6 +12,9 @@
 
 namespace kelp {
 
+/// "3,01637037d6" of any textual form of a file id, or the usage error.
+Outcome<std::string> canonical_fid(const std::string& fid);
+
 class Session {
  public:
   /// Attaches to the daemon and takes a buffer of that size.
@@ -26,6 +29,9 @@ class Session {
   /// Reads up to `length` bytes (at most the buffer's) at `offset` into the buffer.
   Outcome<kelp_completion> read(const std::string& fid, std::uint64_t offset, std::uint32_t length,
                                 std::uint32_t timeout_ms);
+
+  /// What the last read ended with, also where it failed; all 0 where the daemon did not answer.
+  const kelp_completion& last() const noexcept { return last_; }
 
   /// Puts a kelp_stat, and what follows it, at the buffer's start.
   Outcome<kelp_completion> stat(const std::string& fid, std::uint32_t timeout_ms);
@@ -50,6 +56,7 @@ class Session {
   std::byte* buffer_;
   std::size_t buffer_bytes_;
   void* hints_ = nullptr;
+  kelp_completion last_{};
 };
 
 }  // namespace kelp
