@@ -153,9 +153,14 @@ class Cluster:
                        f"-defaultReplication={self.replication}", "-maxParallelVacuumPerServer=64", "-electionTimeout=2s"],
                       directory, env=self.keys, keep=self.keep)
 
+    @staticmethod
+    def volume_folder(home: Path, number: int) -> Path:
+        """Of the volume server with that number, from 1; what lies there before the start is served."""
+        return home / (f"volumes-{number}" if number > 1 else "volumes")
+
     def _volume_server(self, number: int, ports: tuple[int, int], masters: str) -> Server:
         suffix = f"-{number}" if number > 1 else ""
-        directory = self.home / f"volumes{suffix}"
+        directory = self.volume_folder(self.home, number)
         idx_dir = self.home / f"index{suffix}" if self.separate_idx else None
         # 4.48 copies nothing from servers on a loopback address otherwise: no ec.encode over several, no volume.move.
         arguments = [f"-dir={directory}", f"-mserver={masters}", "-max=200", "-preStopSeconds=0",
