@@ -102,6 +102,7 @@ class Cluster:
         self.volume_servers: list[Server] = []
 
     def __enter__(self) -> Cluster:
+        self.home.mkdir(parents=True, exist_ok=True)
         try:
             self._start(attempts=3)
         except BaseException:
@@ -131,7 +132,7 @@ class Cluster:
         masters, volume_servers = self.sizes
         ports = iter(free_ports(2 * (masters + volume_servers)))
         master_ports = [(next(ports), next(ports)) for _ in range(masters)]
-        peers = ",".join(f"127.0.0.1:{port}.{grpc}" for port, grpc in master_ports)
+        peers = ",".join(f"127.0.0.1:{port}.{grpc}" for port, grpc in master_ports)  # host:port.grpc, as Server.node
         self.masters = [self._master(number, pair, peers if masters > 1 else "none")
                         for number, pair in enumerate(master_ports, 1)]
         for server in self.masters:
@@ -171,6 +172,17 @@ class Cluster:
             arguments.append(f"-dataCenter={self.data_centers[number - 1]}")
         return Server(self.weed, self.home, f"weed-volume{suffix}", "volume", ports, arguments, directory, idx_dir=idx_dir,
                       env=self.keys, keep=self.keep)
+
+    def replace(self, server: Server) -> Server:
+        """Another volume server in place of one that has ended: on other ports, with its files."""
+        port, grpc = free_ports(2)
+        number = self.volume_servers.index(server) + 1
+        masters = ",".join(master.node for master in self.masters)
+        successor = self._volume_server(number, (port, grpc), masters)
+        self.volume_servers[number - 1] = successor
+        successor.start()
+        wait_until("the volume server in place of another", lambda: self.registered([successor]), self.children)
+        return successor
 
     @property
     def children(self) -> list[Child]:
