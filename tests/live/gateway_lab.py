@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
@@ -90,15 +91,14 @@ class Reader:
         self.program = programs / "test_gateway_reader"
         self.home = home / "expected"
         self.home.mkdir(parents=True, exist_ok=True)
-        self.runs = 0
+        self.runs = itertools.count(1)  # several threads may read at once
 
     def _listing(self, objects: Sequence[Object]) -> Path:
         for one in objects:
             file = self.home / one.fid
             if not file.exists():
                 file.write_bytes(one.body)
-        self.runs += 1
-        listing = self.home / f"listing-{self.runs}"
+        listing = self.home / f"listing-{next(self.runs)}"
         listing.write_text("".join(f"{one.fid}\t{self.home / one.fid}\n" for one in objects))
         return listing
 
