@@ -15,6 +15,7 @@ if(NOT KELP_RING_AND_WORKER_ONLY)
   pkg_check_modules(MICROHTTPD REQUIRED IMPORTED_TARGET libmicrohttpd)
   pkg_check_modules(SYSTEMD IMPORTED_TARGET libsystemd)  # without it kelpd tells no service manager
   pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+  pkg_check_modules(LIBJWT REQUIRED IMPORTED_TARGET libjwt)
 endif()
 if(KELP_TESTS)
   find_package(doctest REQUIRED)

@@ -12,7 +12,9 @@ constexpr const char* kFooter =
     "The file is --config, or /etc/kelp/kelpd.toml where that exists; docs/configuration.md lists\n"
     "its keys. A quick start, beside a running volume server or none:\n"
     "  kelpd --volume-server 127.0.0.1:8080=/data/seaweedfs --run-dir /tmp/kelp\n"
-    "  kelpd --volume-dir /data/seaweedfs --run-dir /tmp/kelp\n";
+    "  kelpd --volume-dir /data/seaweedfs --run-dir /tmp/kelp\n"
+    "or on a host without volumes, which are read from their servers:\n"
+    "  kelpd --master 127.0.0.1:9333 --run-dir /tmp/kelp\n";
 
 void declare(CLI::App& app, CommandLine& line, std::vector<std::string>& servers) {
   app.footer(kFooter);
@@ -33,6 +35,11 @@ void declare(CLI::App& app, CommandLine& line, std::vector<std::string>& servers
   app.add_option("--idx-dir", line.idx_dir,
                  "Directory of the .idx files, where they do not lie beside the .dat files")
       ->type_name("DIR");
+  app.add_option("--master", line.masters,
+                 "A master to ask where a volume is, in place of the file's; repeatable")
+      ->type_name("HOST:PORT")
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   app.add_option("--run-dir", line.run_dir, "Directory of the sockets and the lock file")
       ->type_name("DIR");
   app.add_option("--cpus", line.cpus, "CPUs to pin a worker to each, say 2,3")->type_name("CPU");

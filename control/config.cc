@@ -17,12 +17,15 @@
 namespace kelp {
 namespace {
 
-constexpr const char* kNoDirectory =
-    "no directory to serve: add --volume-server HOST:PORT=DIR or --volume-dir DIR, or to the "
-    "configuration file\n"
+constexpr const char* kNothingToServe =
+    "nothing to serve: add --volume-server HOST:PORT=DIR, --volume-dir DIR or --master HOST:PORT, "
+    "or to the configuration file\n"
     "  [[target.volume_server]]\n"
     "  url = \"127.0.0.1:8080\"\n"
-    "  dirs = [\"/where/its/.dat/files/are\"]";
+    "  dirs = [\"/where/its/.dat/files/are\"]\n"
+    "or\n"
+    "  [gateway]\n"
+    "  masters = [\"127.0.0.1:9333\"]";
 constexpr std::size_t kMostServers = 64;
 
 /// The flags say what is served, so the file does not.
@@ -89,8 +92,9 @@ class Loading {
   /// What no key can judge alone.
   Result<void> judge_whole() const {
     const TargetConfig& target = config_.target;
-    if (target.directories.empty() && target.volume_servers.empty()) {
-      return plain_error(kNoDirectory);
+    if (target.directories.empty() && target.volume_servers.empty() &&
+        config_.gateway.masters.empty()) {
+      return plain_error(kNothingToServe);
     }
     std::set<std::string> seen;
     for (std::size_t i = 0; i < target.volume_servers.size(); ++i) {
@@ -267,7 +271,8 @@ Result<void> take_plain_flags(Loading& loading, const CommandLine& flags) {
     Result<void> taken = loading.take_flag(item.key, item.flag, *item.value);
     if (!taken) return taken;
   }
-  return {};
+  if (flags.masters.empty()) return {};
+  return loading.take_flag("gateway.masters", "--master", flags.masters);
 }
 
 }  // namespace

@@ -95,7 +95,7 @@ struct TargetConfig {
   std::uint32_t reload_wait_ms = 1000;  ///< a read waits so long for a reloading index; 0..60000
   bool trust_local_clients = false;  ///< no token from them, even where the volume server wants one
   std::vector<TargetVolumeServer> volume_servers;
-  std::vector<TargetDirectory> directories;  ///< at least one, or a volume server
+  std::vector<TargetDirectory> directories;  ///< at least one, or a volume server, or a master
 };
 
 /// [gateway]: reads what is not read from files of this host, from its volume server over HTTP. On

@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "control/byte_size.h"
 #include "control/cpu_list.h"
@@ -15,6 +16,9 @@ namespace {
 using Problem = std::optional<std::string>;
 
 constexpr std::size_t kMaxTextBytes = 255;
+
+// More than any cluster has masters, and a bound on what one line of the file can make us hold.
+constexpr std::size_t kMaxUrls = 1024;
 
 // Each takes a ring of every channel, and a client has kMaxRingsPerClient.
 constexpr std::size_t kMaxWorkers = 16;
@@ -33,6 +37,26 @@ std::function<std::string(const Config&, std::size_t)> show_text(ConfigField<std
   return [field](const Config& config, std::size_t entry) {
     return json_text(read_field(field, config, entry));
   };
+}
+
+std::function<std::string(const Config&, std::size_t)> show_texts(
+    ConfigField<std::vector<std::string>> field) {
+  return [field](const Config& config, std::size_t entry) {
+    std::string shown;
+    for (const std::string& text : read_field(field, config, entry)) {
+      shown += (shown.empty() ? "" : ", ") + json_text(text);
+    }
+    return "[" + shown + "]";
+  };
+}
+
+/// A list of texts, or one text in place of a list of one. Nothing: it is neither.
+std::optional<std::vector<std::string>> texts_of(const ConfigValue& value) {
+  if (const auto* text = std::get_if<std::string>(&value)) return std::vector{*text};
+  if (const auto* list = std::get_if<std::vector<std::string>>(&value)) return *list;
+  const auto* none = std::get_if<std::vector<std::int64_t>>(&value);
+  if (none == nullptr || !none->empty()) return std::nullopt;
+  return std::vector<std::string>();  // an empty list has no kind
 }
 
 std::string range_text(const NumberRange& range) {
@@ -63,7 +87,7 @@ ConfigKey ranged_key(std::string_view name, ConfigField<std::uint32_t> field, Nu
 }
 
 /// Text that goes into paths, logs and system calls: no NUL and no line breaks.
-Problem judge_text(const std::string& text, std::size_t max_bytes) {
+Problem judge_text(std::string_view text, std::size_t max_bytes) {
   const auto control = [](unsigned char c) { return c < 0x20 || c == 0x7f; };
   if (std::any_of(text.begin(), text.end(), control)) return "holds a control character";
   if (text.size() > max_bytes) return "is longer than " + std::to_string(max_bytes) + " bytes";
@@ -82,6 +106,7 @@ Problem judge_path(const std::string& path, std::size_t max_bytes) {
 
 /// Host and port of a URL; a port in decimal, a host without what would make it another URL.
 Problem judge_url(std::string_view url) {
+  if (Problem problem = judge_text(url, kMaxTextBytes)) return problem;
   for (const std::string_view scheme : {"http://", "https://"}) {
     if (!url.starts_with(scheme)) continue;
     url.remove_prefix(scheme.size());
@@ -96,7 +121,7 @@ Problem judge_url(std::string_view url) {
     numeric = failed == std::errc{} && rest == end && port != 0;
   }
   const bool host = colon != std::string_view::npos && colon != 0 &&
-                    url.substr(0, colon).find_first_of("/?#@ \"\\") == std::string_view::npos;
+                    url.substr(0, colon).find_first_of("/?#@, \"\\") == std::string_view::npos;
   if (numeric && host) return std::nullopt;
   return "is not host:port, alone or after http:// or https://";
 }
@@ -204,34 +229,33 @@ ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::s
   return {name, accepts, help, set, show_text(field), copy_field(field)};
 }
 
+ConfigKey optional_path_key(std::string_view name, ConfigField<std::string> field,
+                            std::size_t max_bytes, std::string_view help) {
+  const std::string accepts = path_text(max_bytes) + ", or empty";
+  auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
+    const auto* text = std::get_if<std::string>(&value);
+    if (text == nullptr) return wrong_kind(value, "an " + accepts);
+    if (Problem problem = judge_path(*text, max_bytes); problem && !text->empty()) return problem;
+    field(config, entry) = *text;
+    return std::nullopt;
+  };
+  return {name, accepts, help, set, show_text(field), copy_field(field)};
+}
+
 ConfigKey paths_key(std::string_view name, ConfigField<std::vector<std::string>> field,
                     std::size_t max_bytes, std::string_view help) {
   const std::string accepts = "list of at least one " + path_text(max_bytes);
   auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
-    std::vector<std::string> paths;
-    if (const auto* text = std::get_if<std::string>(&value)) {
-      paths = {*text};
-    } else if (const auto* list = std::get_if<std::vector<std::string>>(&value)) {
-      paths = *list;
-    } else if (const auto* none = std::get_if<std::vector<std::int64_t>>(&value);
-               none == nullptr || !none->empty()) {  // an empty list has no kind
-      return wrong_kind(value, "a " + accepts);
-    }
-    if (paths.empty()) return "is empty: expected a " + accepts;
-    for (const std::string& path : paths) {
+    std::optional<std::vector<std::string>> paths = texts_of(value);
+    if (!paths) return wrong_kind(value, "a " + accepts);
+    if (paths->empty()) return "is empty: expected a " + accepts;
+    for (const std::string& path : *paths) {
       if (Problem problem = judge_path(path, max_bytes)) return "holds one that " + *problem;
     }
-    field(config, entry) = std::move(paths);
+    field(config, entry) = std::move(*paths);
     return std::nullopt;
   };
-  auto show = [field](const Config& config, std::size_t entry) {
-    std::string text;
-    for (const std::string& path : read_field(field, config, entry)) {
-      text += (text.empty() ? "" : ", ") + json_text(path);
-    }
-    return "[" + text + "]";
-  };
-  return {name, accepts, help, set, show, copy_field(field)};
+  return {name, accepts, help, set, show_texts(field), copy_field(field)};
 }
 
 ConfigKey url_key(std::string_view name, ConfigField<std::string> field, std::string_view help) {
@@ -239,12 +263,30 @@ ConfigKey url_key(std::string_view name, ConfigField<std::string> field, std::st
   auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
     const auto* text = std::get_if<std::string>(&value);
     if (text == nullptr) return wrong_kind(value, accepts);
-    if (Problem problem = judge_text(*text, kMaxTextBytes)) return problem;
     if (Problem problem = judge_url(*text)) return problem;
     field(config, entry) = *text;
     return std::nullopt;
   };
   return {name, accepts, help, set, show_text(field), copy_field(field)};
+}
+
+ConfigKey urls_key(std::string_view name, ConfigField<std::vector<std::string>> field,
+                   std::string_view help) {
+  const std::string accepts = "list of \"host:port\"";
+  auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
+    std::optional<std::vector<std::string>> urls = texts_of(value);
+    if (!urls) return wrong_kind(value, "a " + accepts);
+    if (urls->size() > kMaxUrls) return "holds more than " + std::to_string(kMaxUrls);
+    std::set<std::string> seen;
+    for (const std::string& url : *urls) {
+      if (Problem problem = judge_url(url))
+        return "holds " + json_text(url) + ", which " + *problem;
+      if (!seen.insert(url).second) return "holds " + json_text(url) + " twice";
+    }
+    field(config, entry) = std::move(*urls);
+    return std::nullopt;
+  };
+  return {name, accepts, help, set, show_texts(field), copy_field(field)};
 }
 
 ConfigKey bool_key(std::string_view name, ConfigField<bool> field, std::string_view help) {

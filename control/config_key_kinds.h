@@ -57,11 +57,17 @@ ConfigKey text_key(std::string_view name, ConfigField<std::string> field, std::s
 /// An absolute path of at most `max_bytes` bytes.
 ConfigKey path_key(std::string_view name, ConfigField<std::string> field, std::size_t max_bytes,
                    std::string_view help);
+/// The same, or empty for none.
+ConfigKey optional_path_key(std::string_view name, ConfigField<std::string> field,
+                            std::size_t max_bytes, std::string_view help);
 /// A list of at least one absolute path, or a text with one.
 ConfigKey paths_key(std::string_view name, ConfigField<std::vector<std::string>> field,
                     std::size_t max_bytes, std::string_view help);
 /// "host:port", alone or after "http://" or "https://".
 ConfigKey url_key(std::string_view name, ConfigField<std::string> field, std::string_view help);
+/// A list of those, each once, or a text with one; may be empty.
+ConfigKey urls_key(std::string_view name, ConfigField<std::vector<std::string>> field,
+                   std::string_view help);
 /// true or false.
 ConfigKey bool_key(std::string_view name, ConfigField<bool> field, std::string_view help);
 /// A list of CPU numbers: an array, or a text like "2-3".

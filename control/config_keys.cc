@@ -45,7 +45,8 @@ constexpr std::string_view kReloadable[] = {"daemon.log_level",
                                             "target.inline_inflate_bytes",
                                             "target.reload_wait_ms"};
 
-constexpr std::array<std::string_view, 4> kSections = {"daemon", "worker", "client", "target"};
+constexpr std::array<std::string_view, 5> kSections = {"daemon", "worker", "client", "target",
+                                                       "gateway"};
 
 /// A field of a section: `section` and `member` point at it.
 template <class Section, class T>
@@ -175,11 +176,41 @@ void add_target(std::vector<ConfigKey>& keys) {
                           kMaxPathBytes, "Its .idx files, where they lie elsewhere."));
 }
 
+void add_gateway(std::vector<ConfigKey>& keys) {
+  const auto gateway = [](auto member) { return at(&Config::gateway, member); };
+  keys.push_back(urls_key("gateway.masters", gateway(&GatewayConfig::masters),
+                          "Masters, asked in turn where a volume is; empty: no gateway."));
+  keys.push_back(bool_key("gateway.https", gateway(&GatewayConfig::https),
+                          "Masters and volume servers speak TLS, where no scheme says otherwise."));
+  keys.push_back(optional_path_key("gateway.ca_file", gateway(&GatewayConfig::ca_file),
+                                   kMaxPathBytes,
+                                   "Authorities to trust, in PEM; empty: those of the system."));
+  keys.push_back(text_key("gateway.data_center", gateway(&GatewayConfig::data_center),
+                          "name, or empty",
+                          "Its volume servers are read from first, after those of this host."));
+  keys.push_back(urls_key("gateway.allow_volume_servers",
+                          gateway(&GatewayConfig::allow_volume_servers),
+                          "Volume servers a caller may name though no master lists them."));
+  keys.push_back(optional_path_key(
+      "gateway.read_key_file", gateway(&GatewayConfig::read_key_file), kMaxPathBytes,
+      "File that holds the volume servers' jwt.signing.read.key; empty: no tokens."));
+  keys.push_back(number_key("gateway.lookup_ttl_ms", gateway(&GatewayConfig::lookup_ttl_ms),
+                            {100, 3600000, "milliseconds"},
+                            "How long a master's answer is believed."));
+  keys.push_back(
+      number_key("gateway.connect_timeout_ms", gateway(&GatewayConfig::connect_timeout_ms),
+                 {10, 60000, "milliseconds"}, "How long a connection may take to come about."));
+  keys.push_back(
+      number_key("gateway.connections_per_server", gateway(&GatewayConfig::connections_per_server),
+                 {1, 1024, "connections"}, "Connections to one volume server; more reads wait."));
+}
+
 std::vector<ConfigKey> build_keys() {
   std::vector<ConfigKey> keys;
   add_daemon_and_worker(keys);
   add_client(keys);
   add_target(keys);
+  add_gateway(keys);
   for (ConfigKey& key : keys) {
     key.reloadable = std::find(std::begin(kReloadable), std::end(kReloadable), key.name) !=
                      std::end(kReloadable);

@@ -40,6 +40,7 @@ Daemon::Daemon(Config config, CommandLine flags)
 Daemon::~Daemon() {
   // Threads end before anything they touch goes.
   for (auto& worker : workers_) worker->stop();
+  gateway_.reset();
   attach_.reset();
 }
 
@@ -51,6 +52,7 @@ Result<std::unique_ptr<Daemon>> Daemon::start(Config config, CommandLine flags) 
 
 Result<void> Daemon::set_up() {
   raise_descriptor_limit();
+  if (auto read = read_gateway_options(); !read) return read;
   const auto identity = find_identity(config_.daemon.user, config_.daemon.group);
   if (!identity) return tl::unexpected(identity.error());
   FileOwner owner;
@@ -117,6 +119,7 @@ Result<void> Daemon::start_workers() {
       workers_.push_back(std::make_unique<Worker>(worker_options(config_, i, pulses_)));
     }
     Worker::introduce(workers_);
+    if (auto started = start_gateway(); !started) return started;
     for (const auto& worker : workers_) {
       if (auto started = worker->start(waker_); !started) return started;
     }
@@ -125,6 +128,26 @@ Result<void> Daemon::start_workers() {
         "cannot start the threads of a worker (RLIMIT_NPROC, or the pids.max of its cgroup)",
         error.code().value());
   }
+  return {};
+}
+
+/// Before privileges are dropped: the key is for few to read.
+Result<void> Daemon::read_gateway_options() {
+  if (config_.gateway.masters.empty()) return {};
+  auto options = gateway_options(config_);
+  if (!options) return tl::unexpected(options.error());
+  gateway_options_ = std::move(*options);
+  return {};
+}
+
+Result<void> Daemon::start_gateway() {
+  if (!gateway_options_) return {};
+  std::vector<RemoteLane*> lanes;
+  for (const auto& worker : workers_) lanes.push_back(worker->remote_lane());
+  auto started = Gateway::start(std::move(*gateway_options_), std::move(lanes));
+  gateway_options_.reset();
+  if (!started) return tl::unexpected(started.error());
+  gateway_ = std::move(*started);
   return {};
 }
 

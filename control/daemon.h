@@ -13,6 +13,7 @@
 #include "control/attach_server.h"
 #include "control/config.h"
 #include "control/config_reload.h"
+#include "control/gateway/gateway.h"
 #include "control/http_routes.h"
 #include "control/http_server.h"
 #include "control/needle_listing.h"
@@ -47,7 +48,9 @@ class Daemon {
   Daemon(Config config, CommandLine flags);
   Result<void> set_up();
   Result<void> open_descriptors(FileOwner owner);
+  Result<void> read_gateway_options();
   Result<void> start_workers();
+  Result<void> start_gateway();
   void keep_house();
   Result<void> watch_servers();
   Result<void> watch(int fd, std::uint64_t id);
@@ -99,6 +102,8 @@ class Daemon {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::shared_ptr<ServerPulse>> pulses_;  // of the volume servers, in their order
   std::unique_ptr<VolumeServerWatch> servers_;
+  std::optional<GatewayOptions> gateway_options_;
+  std::unique_ptr<Gateway> gateway_;  // none: what is not here is read by nobody
   std::size_t workers_draining_ = 0;
   std::optional<std::chrono::steady_clock::time_point> drain_deadline_;
   bool done_ = false;

@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/daemon_options.h"
 #include "control/log.h"
+#include "control/trace_report.h"
 
 namespace kelp {
 namespace {
@@ -48,6 +49,16 @@ HttpRoutes Daemon::routes() {
     for (const auto& worker : workers_) catalogs.push_back(&worker->loader().catalog());
     return listing_.answer(request, catalogs);
   });
+  routes.add("GET", "/trace", [this](const HttpRequest& request) {
+    const auto given = request.query.find("fid");
+    const bool alone = given != request.query.end() && request.query.size() == 1;
+    const std::optional<FileId> fid = alone ? parse_file_id(given->second) : std::nullopt;
+    if (!fid) return http_error(400, "a trace takes fid=FID, a file id like 3,01637037d6");
+    if (gateway_ != nullptr) gateway_->look_up(fid->volume);
+    HttpResponse response;
+    response.body = trace_json(*fid, sources());
+    return response;
+  });
   routes.add("GET", "/metrics", [this](const HttpRequest&) {
     HttpResponse response;
     response.content_type = "text/plain; version=0.0.4; charset=utf-8";
@@ -86,6 +97,7 @@ ReportSources Daemon::sources() const {
   sources.clients = attach_->clients();
   sources.hugepage_note = attach_->hugepage_note();
   sources.servers = servers_.get();
+  if (gateway_ != nullptr) sources.gateway = gateway_->report();
   sources.draining = drain_deadline_.has_value();
   sources.disabled = disabled_;
   sources.reload_error = reload_error_;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <chrono>
 
+#include "control/gateway/read_token.h"
+
 namespace kelp {
 namespace {
 
@@ -53,6 +55,7 @@ WorkerOptions worker_options(const Config& config, std::uint32_t index,
   options.reload_wait_us = std::uint64_t{config.target.reload_wait_ms} * 1000;
   options.inline_inflate_bytes = config.target.inline_inflate_bytes;
   options.trust_local_clients = config.target.trust_local_clients;
+  options.remote = !config.gateway.masters.empty();
   options.loader.worker = index;
   options.loader.workers = options.workers;
   for (std::uint32_t server = 0; server < pulses.size(); ++server) {
@@ -68,6 +71,33 @@ WorkerOptions worker_options(const Config& config, std::uint32_t index,
   options.loader.rescan = std::chrono::milliseconds(config.target.rescan_ms);
   options.loader.gzip.max_output_bytes = config.target.gzip_max_output_bytes;
   options.loader.gzip.max_ratio = config.target.gzip_max_ratio;
+  return options;
+}
+
+Result<GatewayOptions> gateway_options(const Config& config) {
+  const GatewayConfig& from = config.gateway;
+  GatewayOptions options;
+  options.lookup.masters = from.masters;
+  options.lookup.https = from.https;
+  options.lookup.ttl = std::chrono::milliseconds(from.lookup_ttl_ms);
+  options.https = from.https;
+  options.ca_file = from.ca_file;
+  options.data_center = from.data_center;
+  options.connect_timeout = std::chrono::milliseconds(from.connect_timeout_ms);
+  options.connections_per_server = from.connections_per_server;
+  for (const std::string& text : from.allow_volume_servers) {
+    const Result<ServerAddress> address = parse_server_address(text);
+    if (!address) return tl::unexpected(address.error());
+    options.allowed.push_back(*address);
+  }
+  for (const TargetVolumeServer& server : config.target.volume_servers) {
+    if (const auto address = parse_server_address(server.url)) options.local.push_back(*address);
+  }
+  if (!from.read_key_file.empty()) {
+    auto key = load_read_key(from.read_key_file);
+    if (!key) return tl::unexpected(key.error());
+    options.read_key = std::move(*key);
+  }
   return options;
 }
 

@@ -7,6 +7,7 @@
 
 #include "control/attach_server.h"
 #include "control/config.h"
+#include "control/gateway/gateway.h"
 #include "dataplane/worker/worker.h"
 
 namespace kelp {
@@ -17,5 +18,8 @@ std::uint32_t worker_count(const Config& config);
 /// Of worker number `index`; `pulses` are those of config.target.volume_servers.
 WorkerOptions worker_options(const Config& config, std::uint32_t index,
                              const std::vector<std::shared_ptr<ServerPulse>>& pulses);
+
+/// Errors: an address that is none, a key that cannot be read.
+Result<GatewayOptions> gateway_options(const Config& config);
 
 }  // namespace kelp

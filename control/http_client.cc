@@ -7,6 +7,8 @@
 #include <array>
 #include <cerrno>
 #include <map>
+#include <new>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -17,6 +19,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+constexpr std::size_t kMostIdle = 256;
+constexpr long kKeptConnections = 512;
+
 struct EasyCleanup {
   void operator()(CURL* handle) const noexcept { ::curl_easy_cleanup(handle); }
 };
@@ -24,42 +29,101 @@ struct MultiCleanup {
   void operator()(CURLM* handle) const noexcept { ::curl_multi_cleanup(handle); }
 };
 
+struct ListFree {
+  void operator()(curl_slist* list) const noexcept { ::curl_slist_free_all(list); }
+};
+
 /// One request under way. Stays where it is: libcurl holds its address.
-struct Transfer {
+struct Transfer final : HttpHead {
   std::unique_ptr<CURL, EasyCleanup> handle;
   HttpClient::Request request;
   std::function<void(HttpAnswer)> done;
+  std::unique_ptr<curl_slist, ListFree> headers;
   std::string body;
+  HttpClient::Ticket ticket = 0;
+  bool begun = false;
+
+  int status() const override {
+    long code = 0;
+    ::curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &code);
+    return static_cast<int>(code);
+  }
+  std::string_view header(const char* name) const override {
+    curl_header* found = nullptr;
+    if (::curl_easy_header(handle.get(), name, 0, CURLH_HEADER, -1, &found) != CURLHE_OK) return {};
+    // Of several the last one.
+    if (found->amount > 1) {
+      ::curl_easy_header(handle.get(), name, found->amount - 1, CURLH_HEADER, -1, &found);
+    }
+    return found->value;
+  }
+
+  bool begin() {
+    if (begun) return true;
+    begun = true;
+    return request.sink->begin(*this);
+  }
+  bool take(std::span<const std::byte> part) {
+    if (request.sink != nullptr) return begin() && request.sink->take(part);
+    if (part.size() > request.max_body_bytes - body.size()) return false;
+    body.append(reinterpret_cast<const char*>(part.data()), part.size());
+    return true;
+  }
 };
 
-std::size_t keep_body(char* bytes, std::size_t size, std::size_t count, void* context) {
-  auto* transfer = static_cast<Transfer*>(context);
+std::size_t take_body(char* bytes, std::size_t size, std::size_t count, void* context) {
   const std::size_t length = size * count;
-  if (length > transfer->request.max_body_bytes - transfer->body.size()) return 0;  // ends it
-  transfer->body.append(bytes, length);
-  return length;
+  const auto part = std::as_bytes(std::span(bytes, length));
+  return static_cast<Transfer*>(context)->take(part) ? length : 0;  // 0 ends it
 }
 
-void prepare(Transfer& transfer) {
+void prepare(Transfer& transfer, const HttpClientOptions& options) {
   CURL* handle = transfer.handle.get();
-  ::curl_easy_setopt(handle, CURLOPT_URL, transfer.request.url.c_str());
+  const HttpClient::Request& request = transfer.request;
+  ::curl_easy_setopt(handle, CURLOPT_URL, request.url.c_str());
   ::curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   ::curl_easy_setopt(handle, CURLOPT_PROXY, "");  // the environment is no source of settings
   ::curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
-  ::curl_easy_setopt(handle, CURLOPT_NOBODY,
-                     transfer.request.method == HttpClient::Method::kHead ? 1L : 0L);
-  ::curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS,
-                     static_cast<long>(transfer.request.deadline.count()));
-  ::curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, keep_body);
+  ::curl_easy_setopt(handle, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
+  if (!options.ca_file.empty()) {
+    ::curl_easy_setopt(handle, CURLOPT_CAINFO, options.ca_file.c_str());
+  }
+  ::curl_easy_setopt(handle, CURLOPT_NOBODY, request.method == HttpClient::Method::kHead ? 1L : 0L);
+  ::curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, static_cast<long>(request.deadline.count()));
+  ::curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS,
+                     static_cast<long>(request.connect_deadline.count()));
+  for (const std::string& line : request.headers) {
+    // Null: no memory, and the list is as it was.
+    curl_slist* const longer = ::curl_slist_append(transfer.headers.get(), line.c_str());
+    if (longer == nullptr) throw std::bad_alloc();
+    static_cast<void>(transfer.headers.release());
+    transfer.headers.reset(longer);
+  }
+  ::curl_easy_setopt(handle, CURLOPT_HTTPHEADER, transfer.headers.get());
+  ::curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, take_body);
   ::curl_easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
   ::curl_easy_setopt(handle, CURLOPT_PRIVATE, &transfer);
+}
+
+/// Whether a transfer that ended with `code` had a connection.
+bool had_connection(CURL* handle, CURLcode code) {
+  if (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST) return false;
+  curl_off_t connected_us = 0;
+  ::curl_easy_getinfo(handle, CURLINFO_CONNECT_TIME_T, &connected_us);
+  long connections = 0;
+  ::curl_easy_getinfo(handle, CURLINFO_NUM_CONNECTS, &connections);
+  return connected_us > 0 || connections == 0;  // 0: one of earlier was used again
 }
 
 }  // namespace
 
 struct HttpClient::State {
+  HttpClientOptions options;
   UniqueFd epoll{::epoll_create1(EPOLL_CLOEXEC)};
   std::map<CURL*, std::unique_ptr<Transfer>> transfers;
+  std::unordered_map<Ticket, CURL*> tickets;
+  std::vector<std::unique_ptr<CURL, EasyCleanup>> idle;  // to make one costs as much as a request
+  Ticket last_ticket = 0;
   std::optional<Clock::time_point> due;
   std::unique_ptr<CURLM, MultiCleanup> multi{::curl_multi_init()};  // goes before what it uses
 
@@ -100,29 +164,51 @@ struct HttpClient::State {
       const auto found = transfers.find(handle);
       std::unique_ptr<Transfer> transfer = std::move(found->second);
       transfers.erase(found);
+      // The sink of an answer without a body hears of it here.
+      const bool sunk = transfer->request.sink == nullptr || code != CURLE_OK || transfer->begin();
       HttpAnswer answer;
-      if (code == CURLE_OK) {
-        long status = 0;
-        ::curl_easy_getinfo(handle, CURLINFO_RESPONSE_CODE, &status);
-        answer.status = static_cast<int>(status);
+      if (code == CURLE_OK && sunk) {
+        answer.status = transfer->status();
         answer.body = std::move(transfer->body);
       } else {
-        answer.error = ::curl_easy_strerror(code);
+        answer.error = ::curl_easy_strerror(sunk ? code : CURLE_WRITE_ERROR);
+        answer.reached = had_connection(handle, code);
+        answer.timed_out = code == CURLE_OPERATION_TIMEDOUT;
       }
       ::curl_multi_remove_handle(multi.get(), handle);
+      tickets.erase(transfer->ticket);
       finished.emplace_back(std::move(transfer), std::move(answer));
     }
-    for (auto& [transfer, answer] : finished) transfer->done(std::move(answer));
+    for (auto& [transfer, answer] : finished) {
+      put_away(std::move(transfer->handle));
+      transfer->done(std::move(answer));
+    }
+  }
+
+  std::unique_ptr<CURL, EasyCleanup> take_handle() {
+    if (idle.empty()) return std::unique_ptr<CURL, EasyCleanup>(::curl_easy_init());
+    auto handle = std::move(idle.back());
+    idle.pop_back();
+    return handle;
+  }
+  void put_away(std::unique_ptr<CURL, EasyCleanup> handle) {
+    if (idle.size() >= kMostIdle) return;
+    ::curl_easy_reset(handle.get());
+    idle.push_back(std::move(handle));
   }
 };
 
-Result<HttpClient> HttpClient::create() {
+Result<HttpClient> HttpClient::create(const HttpClientOptions& options) {
   static const CURLcode initialised = ::curl_global_init(CURL_GLOBAL_DEFAULT);
   auto state = std::make_unique<State>();
   if (initialised != CURLE_OK || state->multi == nullptr || !state->epoll) {
     return system_error("cannot set up libcurl");
   }
+  state->options = options;
   CURLM* multi = state->multi.get();
+  ::curl_multi_setopt(multi, CURLMOPT_MAX_HOST_CONNECTIONS,
+                      static_cast<long>(options.connections_per_server));
+  ::curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, kKeptConnections);
   ::curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, State::watch_socket);
   ::curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, state.get());
   ::curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, State::set_timer);
@@ -135,15 +221,29 @@ HttpClient::HttpClient(HttpClient&&) noexcept = default;
 HttpClient& HttpClient::operator=(HttpClient&&) noexcept = default;
 HttpClient::~HttpClient() = default;
 
-void HttpClient::ask(Request request, std::function<void(HttpAnswer)> done) {
+HttpClient::Ticket HttpClient::ask(Request request, std::function<void(HttpAnswer)> done) {
   auto transfer = std::make_unique<Transfer>();
-  transfer->handle.reset(::curl_easy_init());
+  transfer->handle = state_->take_handle();
   transfer->request = std::move(request);
   transfer->done = std::move(done);
-  prepare(*transfer);
+  transfer->ticket = ++state_->last_ticket;
+  prepare(*transfer, state_->options);
   CURL* const handle = transfer->handle.get();
+  const Ticket ticket = transfer->ticket;
+  state_->tickets.emplace(ticket, handle);
   state_->transfers.emplace(handle, std::move(transfer));
   ::curl_multi_add_handle(state_->multi.get(), handle);
+  return ticket;
+}
+
+void HttpClient::cancel(Ticket ticket) {
+  const auto found = state_->tickets.find(ticket);
+  if (found == state_->tickets.end()) return;
+  const auto under_way = state_->transfers.find(found->second);
+  ::curl_multi_remove_handle(state_->multi.get(), found->second);
+  state_->put_away(std::move(under_way->second->handle));
+  state_->transfers.erase(under_way);
+  state_->tickets.erase(found);
 }
 
 int HttpClient::epoll_fd() const noexcept {

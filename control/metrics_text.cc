@@ -2,6 +2,7 @@
 #include <map>
 #include <sstream>
 
+#include "control/gateway_json.h"
 #include "control/reports.h"
 #include "control/worker_metrics.h"
 
@@ -75,6 +76,63 @@ void write_volumes(std::ostringstream& out, const ReportSources& sources) {
          [](const VolumeReport& v) { return v.counters->corrupt.load(); });
 }
 
+void write_gateway_counters(std::ostringstream& out, const GatewayCounters& counters) {
+  for (const GatewayMetric& metric : gateway_metrics(counters)) {
+    const std::string name =
+        std::string("kelp_gateway_") + metric.name + (metric.gauge ? "" : "_total");
+    head(out, name, metric.gauge ? "gauge" : "counter", metric.help);
+    out << name << ' ' << metric.value << '\n';
+  }
+}
+
+/// A label's value that comes from elsewhere, as a master's word for a server does.
+std::string escaped(const std::string& value) {
+  std::string text;
+  for (const char c : value) {
+    if (c == '\\' || c == '"') text += '\\';
+    text += c == '\n' ? "\\n" : std::string(1, c);
+  }
+  return text;
+}
+
+int breaker_level(const RemoteServerReport& server) {
+  if (server.breaker == "closed") return 0;
+  return server.breaker == "half-open" ? 1 : 2;
+}
+
+void write_gateway_servers(std::ostringstream& out,
+                           const std::vector<RemoteServerReport>& servers) {
+  const auto labels = [](const RemoteServerReport& server) {
+    return "server=\"" + escaped(server.server) + "\",path=\"" + escaped(server.path) + '"';
+  };
+  const auto family = [&](const std::string& name, const char* type, const char* help, auto value) {
+    head(out, name, type, help);
+    for (const RemoteServerReport& server : servers) {
+      out << name << '{' << labels(server) << "} " << value(server) << '\n';
+    }
+  };
+  using Server = RemoteServerReport;
+  family("kelp_gateway_server_reads_total", "counter", "Attempts that the server answered.",
+         [](const Server& s) { return s.reads; });
+  family("kelp_gateway_server_failures_total", "counter",
+         "Attempts without an answer that makes sense.",
+         [](const Server& s) { return s.failures; });
+  family("kelp_gateway_server_bytes_total", "counter", "Payload bytes delivered.",
+         [](const Server& s) { return s.bytes; });
+  family("kelp_gateway_server_breaker", "gauge",
+         "0: closed, reads go there; 1: half-open, one finds out; 2: open, none does.",
+         &breaker_level);
+  const std::string name = "kelp_gateway_server_read_seconds";
+  head(out, name, "summary", "From an attempt's start to the end of its answer.");
+  for (const Server& server : servers) {
+    for (const auto& [quantile, ns] : {std::pair{"0.5", server.p50_ns}, {"0.99", server.p99_ns}}) {
+      out << name << '{' << labels(server) << ",quantile=\"" << quantile << "\"} "
+          << static_cast<double>(ns) / 1e9 << '\n';
+    }
+    out << name << "_count{" << labels(server) << "} " << server.reads << '\n';
+  }
+}
+
 }  // namespace
 
 std::string metrics_text(const ReportSources& sources) {
@@ -84,6 +142,10 @@ std::string metrics_text(const ReportSources& sources) {
   write_counters(out, sources);
   write_latencies(out, sources);
   write_volumes(out, sources);
+  if (sources.gateway) {
+    write_gateway_counters(out, sources.gateway->counters);
+    write_gateway_servers(out, sources.gateway->servers);
+  }
   return out.str();
 }
 

@@ -6,21 +6,16 @@
 #include <array>
 #include <chrono>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <optional>
 #include <utility>
 
+#include "control/gateway_json.h"
+#include "control/report_json.h"
 #include "control/worker_metrics.h"
 
 namespace kelp {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-std::string text(const Json& document) {
-  // Names of files and clients are bytes; what is not UTF-8 is shown as a replacement character.
-  return document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
-}
+using Json = ReportJson;
 
 /// A value as ConfigKey::show writes it; nothing is null.
 Json json_value(const std::string& shown) {
@@ -29,31 +24,8 @@ Json json_value(const std::string& shown) {
   return value.is_discarded() ? Json(shown) : value;
 }
 
-const char* state_name(VolumeState state) {
-  switch (state) {
-    case VolumeState::kLoading:
-      return "loading";
-    case VolumeState::kServing:
-      return "serving";
-    case VolumeState::kUseHttp:
-      return "use_http";
-    case VolumeState::kRefused:
-      return "refused";
-  }
-  return "unknown";
-}
-
 double uptime_s(const ReportSources& sources) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - sources.started).count();
-}
-
-using Time = std::chrono::system_clock::time_point;
-
-/// Unix seconds, with milliseconds.
-Json time_json(const std::optional<Time>& time) {
-  if (!time) return nullptr;
-  const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(time->time_since_epoch());
-  return static_cast<double>(ms.count()) / 1e3;
 }
 
 Json servers_json(const VolumeServerWatch& watch) {
@@ -104,6 +76,20 @@ StateCounts count_states(const std::vector<VolumeReport>& volumes) {
 
 }  // namespace
 
+const char* volume_state_name(VolumeState state) noexcept {
+  switch (state) {
+    case VolumeState::kLoading:
+      return "loading";
+    case VolumeState::kServing:
+      return "serving";
+    case VolumeState::kUseHttp:
+      return "use_http";
+    case VolumeState::kRefused:
+      return "refused";
+  }
+  return "unknown";
+}
+
 bool is_revoked(const VolumeReport& volume) {
   return volume.state == VolumeState::kServing && volume.key.server != 0 &&
          (volume.attestation == nullptr || !volume.attestation->holds(ticks_now()));
@@ -146,6 +132,11 @@ std::string health_json(const ReportSources& sources) {
       reasons.push_back("volume server " + server.url + " does not answer: " + server.failure);
     }
   }
+  if (sources.gateway) {
+    for (const std::string& trouble : gateway_troubles(*sources.gateway)) {
+      reasons.push_back(trouble);
+    }
+  }
   const bool settled = std::all_of(sources.workers.begin(), sources.workers.end(),
                                    [](const Worker* each) { return each->loader().settled(); });
   if (!settled) reasons.push_back("the volume directories are still being read");
@@ -171,7 +162,9 @@ std::string health_json(const ReportSources& sources) {
 
   std::size_t directories = target.directories.size();
   for (const TargetVolumeServer& server : target.volume_servers) directories += server.dirs.size();
-  const bool failed = troubles.size() >= directories && counts.serving == 0 && !troubles.empty();
+  // Where there is a gateway it still reads what the directories would have.
+  const bool failed = !sources.gateway && troubles.size() >= directories && counts.serving == 0 &&
+                      !troubles.empty();
   Json health;
   health["status"] = failed ? "failed" : reasons.empty() ? "healthy" : "degraded";
   health["reasons"] = reasons;
@@ -188,7 +181,8 @@ std::string health_json(const ReportSources& sources) {
                        {"refused", counts.refused}};
   health["attested"] = target.directories.empty();
   health["volume_servers"] = servers_json(*sources.servers);
-  return text(health);
+  health["gateway"] = gateway_health_json(sources.gateway);
+  return report_text(health);
 }
 
 std::string volumes_json(const ReportSources& sources) {
@@ -200,7 +194,7 @@ std::string volumes_json(const ReportSources& sources) {
     entry["collection"] = volume.collection;
     const bool revoked = is_revoked(volume);
     const Standing* standing = sources.servers->standing(volume.key);
-    entry["state"] = revoked ? "revoked" : state_name(volume.state);
+    entry["state"] = revoked ? "revoked" : volume_state_name(volume.state);
     entry["reason"] = revoked && standing != nullptr ? standing->reason : volume.reason;
     entry["attested"] = volume.key.server != 0 && volume.state == VolumeState::kServing && !revoked;
     entry["attested_since"] = nullptr;
@@ -224,7 +218,7 @@ std::string volumes_json(const ReportSources& sources) {
     entry["corrupt"] = counters.corrupt.load();
     list.push_back(std::move(entry));
   }
-  return text({{"volumes", list}});
+  return report_text({{"volumes", list}, {"remote", remote_volumes_json(sources.gateway)}});
 }
 
 std::string stats_json(const ReportSources& sources) {
@@ -250,7 +244,9 @@ std::string stats_json(const ReportSources& sources) {
     }
     workers.push_back(std::move(entry));
   }
-  return text({{"uptime_s", uptime_s(sources)}, {"workers", workers}});
+  return report_text({{"uptime_s", uptime_s(sources)},
+                      {"workers", workers},
+                      {"gateway", gateway_stats_json(sources.gateway)}});
 }
 
 std::string clients_json(const std::vector<ClientReport>& clients) {
@@ -272,7 +268,7 @@ std::string clients_json(const std::vector<ClientReport>& clients) {
                     {"in_flight_bytes", client.in_flight_bytes},
                     {"leaving", client.leaving}});
   }
-  return text({{"clients", list}});
+  return report_text({{"clients", list}});
 }
 
 std::string config_json(const ReportSources& sources) {
@@ -285,7 +281,7 @@ std::string config_json(const ReportSources& sources) {
     if (!item.after_restart.empty()) entry["after_restart"] = json_value(item.after_restart);
     items.push_back(std::move(entry));
   }
-  return text({{"items", items}});
+  return report_text({{"items", items}});
 }
 
 std::string reload_json(const ConfigReload& reload) {
@@ -297,7 +293,8 @@ std::string reload_json(const ConfigReload& reload) {
     }
     return array;
   };
-  return text({{"applied", list(reload.applied)}, {"needs_restart", list(reload.needs_restart)}});
+  return report_text(
+      {{"applied", list(reload.applied)}, {"needs_restart", list(reload.needs_restart)}});
 }
 
 }  // namespace kelp

@@ -4,12 +4,14 @@
 
 #include <chrono>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "control/client_report.h"
 #include "control/config.h"
 #include "control/config_reload.h"
+#include "control/gateway/gateway_report.h"
 #include "control/volume_server_watch.h"
 #include "dataplane/worker/worker.h"
 
@@ -20,6 +22,7 @@ struct ReportSources {
   const Config* config = nullptr;
   std::vector<const Worker*> workers;
   const VolumeServerWatch* servers = nullptr;
+  std::optional<GatewayReport> gateway;  ///< nothing: there is none
   std::size_t clients = 0;
   std::string hugepage_note;  ///< "" or why ordinary pages are used
   bool draining = false;
@@ -30,6 +33,9 @@ struct ReportSources {
 
 /// Of all workers, by key.
 std::vector<VolumeReport> volume_reports(const ReportSources& sources);
+
+/// "serving", "loading", "use_http", "refused"
+const char* volume_state_name(VolumeState state) noexcept;
 
 /// It is open, and not served: its server does not vouch for it at this moment.
 bool is_revoked(const VolumeReport& volume);

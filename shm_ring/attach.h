@@ -25,7 +25,7 @@ inline constexpr std::uint32_t kMaxRingsPerClient = 120;
 
 /// Feature bits: what a side can do. The reply grants the intersection.
 inline constexpr std::uint64_t kFeatureExtraBlock = 1U << 0;  ///< Submission.extra may be non-zero
-inline constexpr std::uint64_t kSupportedFeatures = 0;
+inline constexpr std::uint64_t kSupportedFeatures = kFeatureExtraBlock;
 
 struct AttachRequest {
   std::uint64_t magic = kAttachMagic;

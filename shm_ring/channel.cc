@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 
+#include "shm_ring/hints.h"
 #include "shm_ring/wake_flag.h"
 
 namespace kelp {
@@ -73,6 +74,7 @@ void Channel::wake_workers() noexcept {
 kelp_status Channel::submit_one(const kelp_request& request, Ticks now) noexcept {
   Attachment& attachment = connection_.attachment();
   BufferRange buffer;
+  std::uint64_t extra = 0;
   if (request.reserved != 0) return refuse(KELP_USAGE, "kelp_request.reserved is not 0");
   if (request.op != KELP_OP_NOP) {
     if (request.op > KELP_OP_NOP) return refuse(KELP_USAGE, "no such op");
@@ -84,6 +86,18 @@ kelp_status Channel::submit_one(const kelp_request& request, Ticks now) noexcept
     buffer.offset = static_cast<std::uint64_t>(static_cast<std::byte*>(request.buffer) -
                                                attachment.data.data());
     buffer.length = request.length;
+  }
+  if (request.hints != nullptr) [[unlikely]] {
+    const auto* const block = static_cast<const std::byte*>(request.hints);
+    if (request.op == KELP_OP_NOP) return refuse(KELP_USAGE, "a no-op takes no hints");
+    if ((attachment.reply.features & kFeatureExtraBlock) == 0) {
+      return refuse(KELP_VERSION, "this kelpd takes no hints");
+    }
+    if (!attachment.data.contains(block) || !attachment.data.contains(block + kHintsBytes - 1)) {
+      return refuse(KELP_BAD_BUFFER,
+                    "the hints are not from kelp_buffer_alloc() of this connection");
+    }
+    extra = 1 + static_cast<std::uint64_t>(block - attachment.data.data());
   }
   const std::uint32_t timeout_us =
       request.timeout_us != 0 ? request.timeout_us : connection_.options().timeout_us;
@@ -97,8 +111,9 @@ kelp_status Channel::submit_one(const kelp_request& request, Ticks now) noexcept
                       ? "kelpd is stopping"
                       : "kelpd has cut this client off: it broke the ring protocol");
   }
-  const kelp_status status = ring.submit(request, buffer, static_cast<std::uint32_t>(capped_us),
-                                         now + rate_.from_us(capped_us + kGraceUs));
+  const kelp_status status =
+      ring.submit(request, buffer, extra, static_cast<std::uint32_t>(capped_us),
+                  now + rate_.from_us(capped_us + kGraceUs));
   switch (status) {
     case KELP_RING_FULL:
       return refuse(status, "the ring is full: reap completions first");

@@ -40,7 +40,7 @@ ClientRing::ClientRing(std::byte* block, const SegmentLayout& layout, BufferPool
   for (std::uint32_t i = 0; i < free_count_; ++i) free_places_[i] = free_count_ - 1 - i;
 }
 
-kelp_status ClientRing::submit(const kelp_request& request, BufferRange buffer,
+kelp_status ClientRing::submit(const kelp_request& request, BufferRange buffer, std::uint64_t extra,
                                std::uint32_t timeout_us, Ticks deadline) noexcept {
   if (free_count_ == 0 || !submissions_.has_space()) return KELP_RING_FULL;
   if (buffer.length != 0) {
@@ -66,6 +66,7 @@ kelp_status ClientRing::submit(const kelp_request& request, BufferRange buffer,
   entry.buffer_offset_bytes = buffer.offset;
   entry.length_bytes = buffer.length;
   entry.timeout_us = timeout_us;
+  entry.extra = extra;
   submissions_.push(entry);
   return KELP_OK;
 }

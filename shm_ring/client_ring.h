@@ -32,8 +32,8 @@ class ClientRing {
 
   /// Takes one request; it is published at once. KELP_RING_FULL, KELP_BAD_BUFFER, KELP_BUFFER_BUSY.
   /// `buffer` is the place of request.buffer in the data area.
-  kelp_status submit(const kelp_request& request, BufferRange buffer, std::uint32_t timeout_us,
-                     Ticks deadline) noexcept;
+  kelp_status submit(const kelp_request& request, BufferRange buffer, std::uint64_t extra,
+                     std::uint32_t timeout_us, Ticks deadline) noexcept;
 
   /// After a batch of submissions and announce_batch(): wakes the worker if it sleeps.
   void wake_worker() noexcept;

@@ -13,6 +13,7 @@
 #include "shm_ring/channel.h"
 #include "shm_ring/connection.h"
 #include "shm_ring/file_id.h"
+#include "shm_ring/hints.h"
 
 struct kelp_connection {
   std::unique_ptr<kelp::Connection> impl;
@@ -275,6 +276,19 @@ kelp_status kelp_read_many(kelp_channel* channel, const kelp_request* requests, 
     }
     return KELP_OK;
   });
+}
+
+kelp_status kelp_hints_put(void* block, const kelp_hints* hints) {
+  if (block == nullptr || hints == nullptr) return usage("block or hints is NULL");
+  const auto text = [](const char* given) {
+    return given == nullptr ? std::string_view()
+                            : std::string_view(given, ::strnlen(given, KELP_HINTS_BYTES + 1));
+  };
+  static_assert(KELP_HINTS_BYTES == kelp::kHintsBytes);
+  const bool fits = kelp::write_hints(
+      text(hints->token), text(hints->volume_server),
+      std::span<std::byte, kelp::kHintsBytes>(static_cast<std::byte*>(block), kelp::kHintsBytes));
+  return fits ? KELP_OK : usage("token and volume_server are longer than 1020 bytes together");
 }
 
 uint32_t kelp_channel_capacity(const kelp_channel* channel) {

@@ -116,7 +116,18 @@ typedef struct kelp_request {
   uint32_t timeout_us; /* 0: the connection's default; the daemon caps it */
   uint32_t op;         /* kelp_op */
   uint32_t reserved;   /* 0 */
+  const void* hints;   /* NULL, or KELP_HINTS_BYTES filled by kelp_hints_put(); leave them as they
+                        * are until the request is answered */
 } kelp_request;
+
+/* What a request may say besides: neither is needed where the daemon knows its cluster. */
+typedef struct kelp_hints {
+  const char* token;         /* read token for volume servers that want one; NULL: none */
+  const char* volume_server; /* "host:port" to ask first, if the master lists it for the volume or
+                              * the daemon's configuration allows it, else KELP_DENIED; NULL */
+} kelp_hints;
+
+#define KELP_HINTS_BYTES 1024
 
 /* What became of one request. On any status but KELP_OK the buffer's content is unspecified,
  * as are its bytes beyond `bytes`. */
@@ -205,6 +216,11 @@ KELP_API kelp_status kelp_buffer_alloc(kelp_connection* connection, size_t bytes
 /* Gives a buffer back. A buffer a read may still write into is kept aside and given back when
  * the last such read has ended. NULL is allowed. KELP_BAD_BUFFER if it is not one. */
 KELP_API kelp_status kelp_buffer_free(kelp_connection* connection, void* buffer);
+
+/* Writes `hints` into `block`, KELP_HINTS_BYTES inside one allocation of kelp_buffer_alloc(), for
+ * kelp_request.hints. One block may serve any number of requests. KELP_USAGE: NULL, or the two
+ * texts together are longer than 1020 bytes. */
+KELP_API kelp_status kelp_hints_put(void* block, const kelp_hints* hints);
 
 /* ---- channel ---------------------------------------------------------------------------- */
 

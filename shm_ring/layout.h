@@ -40,7 +40,7 @@ struct Submission {
   std::uint64_t buffer_offset_bytes;  // into the data area
   std::uint32_t length_bytes;         // the buffer's capacity; never 0 but for kNop
   std::uint32_t timeout_us;           // from copy-out; 0: the daemon's longest
-  std::uint64_t extra;                // 0, or data-area offset of a <= 1 KiB block (feature bit)
+  std::uint64_t extra;                // 0, or 1 + data-area offset of a block of hints.h
 };
 static_assert(sizeof(Submission) == 64);
 static_assert(offsetof(Submission, tag) == 8 && offsetof(Submission, offset_bytes) == 32);

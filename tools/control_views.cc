@@ -2,9 +2,10 @@
 
 #include <nlohmann/json.hpp>
 
+#include "tools/cells.h"
+#include "tools/gateway_views.h"
 #include "tools/json_fields.h"
 #include "tools/table.h"
-#include "tools/units.h"
 
 namespace kelp {
 namespace {
@@ -15,27 +16,6 @@ Cell status_cell(const std::string& status) {
   if (status == "healthy" || status == "serving") return {status, Tone::kGood};
   if (status == "failed" || status == "refused") return {status, Tone::kBad};
   return {status, Tone::kWarning};
-}
-
-Cell bytes_cell(const json& object, const char* key) {
-  const auto bytes = field_count(object, key);
-  return {bytes ? human_bytes(*bytes) : field_text(object, key)};
-}
-
-/// A count that should be 0.
-Cell fault_cell(const json& object, const char* key) {
-  const bool some = field_count(object, key).value_or(0) != 0;
-  return {field_text(object, key), some ? Tone::kBad : Tone::kPlain};
-}
-
-std::string uptime(const json& object) {
-  // Some daemons may count fractions of a second.
-  const json& seconds = field(object, "uptime_s");
-  if (seconds.is_number_float() && seconds.get<double>() >= 0 && seconds.get<double>() < 1e15) {
-    return human_duration(static_cast<std::uint64_t>(seconds.get<double>()));
-  }
-  const auto whole = field_count(object, "uptime_s");
-  return whole ? human_duration(*whole) : field_text(object, "uptime_s");
 }
 
 std::string volume_counts(const json& volumes) {
@@ -105,19 +85,23 @@ std::string view_health(const json& health, bool colour) {
   add_sentences(field(health, "reasons"), "because", Tone::kWarning, facts);
   facts.add("version", {field_text(health, "version")});
   facts.add("pid", {field_text(health, "pid")});
-  facts.add("up", {uptime(health)});
+  facts.add("up", {duration_field(health, "uptime_s")});
   facts.add("workers", {field_text(health, "workers")});
   facts.add("clients", {field_text(health, "clients")});
   facts.add("volumes", {volume_counts(field(health, "volumes"))});
   facts.add("attested", {field_text(health, "attested")});
   add_servers(field(health, "volume_servers"), facts);
+  add_gateway_facts(field(health, "gateway"), facts);
   add_sentences(field(health, "notes"), "note", Tone::kPlain, facts);
   return facts.text(colour);
 }
 
 std::string view_volumes(const json& volumes, bool colour) {
+  const std::string remote = view_remote_volumes(field(volumes, "remote"), colour);
   const json& list = field(volumes, "volumes");
-  if (!list.is_array() || list.empty()) return "no volumes\n";
+  if (!list.is_array() || list.empty()) {
+    return (remote.empty() ? "no volumes\n" : "no volumes on this host\n") + remote;
+  }
   Table table({{"ID", true},
                {"COLLECTION"},
                {"STATE"},
@@ -153,21 +137,24 @@ std::string view_volumes(const json& volumes, bool colour) {
                {field_text(volume, "dir")},
                {reason == "-" ? "" : reason}});
   }
-  return table.text(colour);
+  return table.text(colour) + remote;
 }
 
 std::string view_stats(const json& stats, bool colour) {
-  std::string text = "up " + printable(uptime(stats)) + "\n";
+  std::string text = "up " + printable(duration_field(stats, "uptime_s")) + "\n";
   const json& workers = field(stats, "workers");
-  if (!workers.is_array()) return text;
-  for (const json& worker : workers) {
+  for (const json& worker : workers.is_array() ? workers : json::array()) {
     text += "\nworker " + printable(field_text(worker, "id")) + ": " + worker_place(worker) +
             ", polling " + printable(field_text(worker, "polling")) + ", CPU time " +
             printable(field_text(worker, "cpu_time_s")) + " s\n";
     add_counters(field(worker, "counters"), text, colour);
     add_latencies(field(worker, "latency_us"), text, colour);
   }
-  return text;
+  const json& gateway = field(stats, "gateway");
+  if (!gateway.is_object()) return text;
+  text += "\ngateway:\n";
+  add_counters(field(gateway, "counters"), text, colour);
+  return text + view_remote_servers(field(gateway, "servers"), colour);
 }
 
 std::string view_clients(const json& clients, bool colour) {
@@ -185,15 +172,12 @@ std::string view_clients(const json& clients, bool colour) {
                {"BYTES", true},
                {"STATE"}});
   for (const json& client : list) {
-    const json& seconds = field(client, "attached_s");
-    const bool sane =
-        seconds.is_number() && seconds.get<double>() >= 0 && seconds.get<double>() < 1e15;
     const bool leaving = field(client, "leaving") == true;
     table.add({{field_text(client, "id")},
                {field_text(client, "name")},
                {field_text(client, "pid")},
                {field_text(client, "uid")},
-               {sane ? human_duration(static_cast<std::uint64_t>(seconds.get<double>())) : "-"},
+               {duration_field(client, "attached_s")},
                {field_text(client, "channels")},
                bytes_cell(client, "data_bytes"),
                bytes_cell(client, "page_bytes"),

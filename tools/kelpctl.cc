@@ -19,6 +19,7 @@
 #include "tools/stat_command.h"
 #include "tools/stats_watch.h"
 #include "tools/table.h"
+#include "tools/trace_command.h"
 
 namespace kelp {
 namespace {
@@ -43,6 +44,11 @@ constexpr const char* kFooter =
 constexpr const char* kHealthFooter =
     "\nExits with 0 when the daemon is healthy or degraded (it answers reads), with 1 when it has\n"
     "failed, with 13 when there is none.\n";
+
+constexpr const char* kTraceFooter =
+    "\nA row per path, in the order they are tried, and why one is not usable. Then the needle is "
+    "read,\n"
+    "at most 4 MiB of it and into nowhere: how that ended is the exit code, as of read.\n";
 
 constexpr const char* kStatsFooter =
     "\nWith --watch on a terminal the table is drawn anew each time; elsewhere each time is a "
@@ -89,6 +95,7 @@ class Commands {
                           "Print the version and exit");
     add_read();
     add_stat();
+    add_trace();
     add_control_commands();
   }
 
@@ -102,13 +109,18 @@ class Commands {
   void add_read() {
     CLI::App* read = app_.add_subcommand("read", "Write the bytes of a needle");
     read->footer(kReadFooter);
-    add_needle_options(*read);
+    add_needle_options(*read, read_.fid, read_.timeout_ms);
     read->add_option("--offset", read_.offset, "First byte to read (0)")
         ->type_name("BYTES")
         ->check(whole_number_from(0));
     read->add_option("--size", read_.size, "Bytes to read, at least 1; without it, to the end")
         ->type_name("BYTES")
         ->check(whole_number_from(1));
+    read->add_option("--token", read_.token, "Read token, for a volume server that wants one")
+        ->type_name("JWT");
+    read->add_option("--volume-server", read_.volume_server,
+                     "Volume server to ask first; the master must list it")
+        ->type_name("HOST:PORT");
     read->add_option("-o,--output", read_.output, "Write to FILE instead of stdout")
         ->type_name("FILE");
     read->callback([this] { command_ = [this] { return run_read(common_, read_); }; });
@@ -116,7 +128,7 @@ class Commands {
 
   void add_stat() {
     CLI::App* stat = app_.add_subcommand("stat", "Show size, checksum, times and name of a needle");
-    add_needle_options(*stat);
+    add_needle_options(*stat, read_.fid, read_.timeout_ms);
     stat->callback([this] {
       command_ = [this]() -> Outcome<void> {
         const Outcome<std::string> text =
@@ -127,9 +139,18 @@ class Commands {
     });
   }
 
-  void add_needle_options(CLI::App& command) {
-    command.add_option("FID", read_.fid, "File id: 3,01637037d6")->required();
-    command.add_option("--timeout", read_.timeout_ms, "Longest wait for one request (5000)")
+  void add_trace() {
+    CLI::App* trace =
+        app_.add_subcommand("trace", "Show the ways to a needle, and which one serves it");
+    trace->footer(kTraceFooter);
+    add_needle_options(*trace, trace_.fid, trace_.timeout_ms);
+    trace->callback(
+        [this] { command_ = [this] { return run_trace(common_, trace_, stdout_has_colour()); }; });
+  }
+
+  static void add_needle_options(CLI::App& command, std::string& fid, std::uint32_t& timeout_ms) {
+    command.add_option("FID", fid, "File id: 3,01637037d6")->required();
+    command.add_option("--timeout", timeout_ms, "Longest wait for one request (5000)")
         ->type_name("MS")
         ->check(CLI::Range(1u, kMaxTimeoutMs));
   }
@@ -200,6 +221,7 @@ class Commands {
   CLI::App app_;
   CommonOptions common_;
   ReadOptions read_;
+  TraceOptions trace_;
   StatsOptions stats_;
   DoctorOptions doctor_;
   std::function<Outcome<void>()> command_;

@@ -20,6 +20,13 @@ struct ReadOptions {
   std::optional<std::uint64_t> size;  ///< bytes; none: to the end
   std::string output;                 ///< empty or "-": stdout
   std::uint32_t timeout_ms = 5000;    ///< of each request
+  std::string token;                  ///< for a volume server that wants one; empty: none
+  std::string volume_server;          ///< asked first, if the daemon allows it; empty: its choice
+};
+
+struct TraceOptions {
+  std::string fid;
+  std::uint32_t timeout_ms = 5000;  ///< of the read
 };
 
 struct StatsOptions {

@@ -126,12 +126,12 @@ std::size_t buffer_for(const ReadOptions& options) {
 }  // namespace
 
 Outcome<void> run_read(const CommonOptions& common, const ReadOptions& options) {
-  kelp_fid parsed;
-  if (kelp_fid_parse(options.fid.c_str(), &parsed) != KELP_OK) {
-    return fail(ExitCode::kUsage, "\"" + options.fid + "\" is not a file id, like 3,01637037d6");
-  }
+  if (const auto fid = canonical_fid(options.fid); !fid) return tl::unexpected(fid.error());
   Outcome<Session> session = Session::open(common, buffer_for(options));
   if (!session) return tl::unexpected(session.error());
+  if (Outcome<void> given = session->give_hints(options.token, options.volume_server); !given) {
+    return given;
+  }
   Outcome<OutputFile> output = OutputFile::open(options.output);
   if (!output) return tl::unexpected(output.error());
 

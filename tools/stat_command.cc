@@ -47,18 +47,10 @@ std::string hex8(std::uint32_t value) {
   return text;
 }
 
-std::string canonical(const std::string& fid) {
-  kelp_fid parsed;
-  char text[40];
-  if (kelp_fid_parse(fid.c_str(), &parsed) != KELP_OK) return fid;
-  kelp_fid_format(&parsed, text);
-  return text;
-}
-
 std::string as_json(const std::string& fid, const NeedleFacts& facts) {
   const kelp_stat& stat = facts.stat;
   nlohmann::json about = {
-      {"fid", canonical(fid)},
+      {"fid", fid},
       {"total", stat.total},
       {"stored", stat.stored},
       {"compressed", (stat.flags & KELP_STAT_COMPRESSED) != 0},
@@ -88,7 +80,7 @@ std::string as_text(const std::string& fid, const NeedleFacts& facts, bool colou
   const kelp_stat& stat = facts.stat;
   const bool compressed = (stat.flags & KELP_STAT_COMPRESSED) != 0;
   FactList list;
-  list.add("file id", {canonical(fid)});
+  list.add("file id", {fid});
   list.add("size", {sized(stat.total)});
   list.add("stored", {sized(stat.stored) + (compressed ? ", gzip" : "")});
   list.add("crc32c", {hex8(stat.crc32c)});
@@ -111,16 +103,14 @@ std::string as_text(const std::string& fid, const NeedleFacts& facts, bool colou
 
 Outcome<std::string> run_stat(const CommonOptions& common, const std::string& fid,
                               std::uint32_t timeout_ms, bool colour) {
-  kelp_fid parsed;
-  if (kelp_fid_parse(fid.c_str(), &parsed) != KELP_OK) {
-    return fail(ExitCode::kUsage, "\"" + fid + "\" is not a file id, like 3,01637037d6");
-  }
+  const Outcome<std::string> canonical = canonical_fid(fid);
+  if (!canonical) return tl::unexpected(canonical.error());
   Outcome<Session> session = Session::open(common, kAnswerBytes);
   if (!session) return tl::unexpected(session.error());
   const Outcome<kelp_completion> done = session->stat(fid, timeout_ms);
   if (!done) return tl::unexpected(done.error());
   const NeedleFacts facts = decode(session->buffer(), *done);
-  return common.json ? as_json(fid, facts) : as_text(fid, facts, colour);
+  return common.json ? as_json(*canonical, facts) : as_text(*canonical, facts, colour);
 }
 
 }  // namespace kelp

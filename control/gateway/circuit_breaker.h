@@ -4,7 +4,9 @@
 //                         ▲                               │
 //                         └────────── failure: twice the backoff
 //
-// One per path and server. Gateway thread only; knows no clock of its own.
+// Attempts that began before it opened and fail afterwards tell nothing new: they neither lengthen
+// the backoff nor put it off. One that succeeds closes it. One per path and server. Gateway thread
+// only; decides by the caller's clock.
 #pragma once
 
 #include <chrono>
@@ -45,7 +47,16 @@ class CircuitBreaker {
   static constexpr std::chrono::milliseconds kLongestBackoff{5000};
 
  private:
-  // The owner of circuit_breaker.cc adds what it needs.
+  void open(Clock::time_point now) noexcept;
+
+  bool open_ = false;    // or half-open: `retry_at_` tells
+  bool trying_ = false;  // half-open, and its one attempt is under way
+  int no_answers_ = 0;   // in a row, while closed; a 5xx between two does not end the row
+  int server_errors_ = 0;
+  std::chrono::milliseconds backoff_{0};  // the last one; 0 after a success
+  Clock::time_point retry_at_{};
+  std::string reason_;
+  std::optional<std::chrono::system_clock::time_point> failing_since_;
 };
 
 /// "closed", "open", "half-open"

@@ -31,6 +31,8 @@ struct WorkerCounters {
   Counter stats;
   Counter nops;
   Counter forwarded;                    ///< of those: handed to the worker that owns the volume
+  Counter remote;                       ///< handed to whoever reads from other hosts
+  Counter remote_bytes;                 ///< of `bytes`: those that came that way
   Counter bytes;                        ///< payload bytes delivered
   std::array<Counter, 32> completions;  ///< by kelp_status
   Counter storage_inline;  ///< reads served from the page cache without leaving the worker
@@ -53,6 +55,7 @@ struct WorkerLatencies {
   Histogram read;
   Histogram stat;
   Histogram nop;
+  Histogram remote;  ///< of reads and stats, those that were handed on; not among the others
 };
 
 }  // namespace kelp

@@ -25,6 +25,7 @@ enum class OpState : std::uint8_t {
   kStorageWait,  ///< `read` is the storage thread's until it comes back
   kPrivateWait,  ///< `read.request()` is being looked at by the loader, which answers in `outcome`
   kForwarded,    ///< the worker that owns the volume has it; its answer is to come
+  kRemoteWait,   ///< lent to the reader of the worker's RemoteLane
 };
 
 struct ForwardLink;
@@ -37,7 +38,11 @@ struct Op {
   OpState state = OpState::kFree;
   bool answered = false;  ///< completed with KELP_FLAG_BUFFER_HELD; owes only the release
   std::uint8_t restarts = 0;
-  OpIndex next = kNoOp;  ///< in the list of its state
+  bool went_elsewhere = false;  ///< it has been lent to the remote lane, or may not be
+  bool cancelled = false;       ///< and asked back from it
+  std::uint8_t remote_attempts = 0;
+  kelp_path path = KELP_PATH_LOCAL;  ///< the bytes came by it
+  OpIndex next = kNoOp;              ///< in the list of its state
   OpIndex previous = kNoOp;
   ServerRing* ring = nullptr;   ///< it came in by; null: through `link`
   ForwardLink* link = nullptr;  ///< from the worker whose op `origin` it is

@@ -39,6 +39,7 @@ Worker::Worker(WorkerOptions options)
       storage_waits_(ops_.get()),
       private_waits_(ops_.get()),
       forwarded_(ops_.get()),
+      remote_waits_(ops_.get()),
       suspicious_(rate_.from_us(kSuspiciousUs)),
       private_read_(std::make_unique<PrivateRead>()),
       private_memory_(std::make_unique<std::byte[]>(kInlinePrivateBytes)),
@@ -49,6 +50,7 @@ Worker::Worker(WorkerOptions options)
   for (OpIndex i = 0; i < options_.ops; ++i) free_.push_back(i);
   storage_ = std::make_unique<StorageThread>(ops_.get(), options_.ops, waker_);
   loader_ = std::make_unique<Loader>(options_.loader, ops_.get(), options_.ops, waker_);
+  if (options_.remote) remote_ = std::make_unique<RemoteLane>(options_.ops, waker_);
 }
 
 Worker::~Worker() {
@@ -146,8 +148,8 @@ void Worker::sleep() noexcept {
 
 int Worker::sleep_timeout_ms() const noexcept {
   const bool timers = !volume_waits_.empty() || !storage_waits_.empty() ||
-                      !private_waits_.empty() || !forwarded_.empty() || !retired_.empty() ||
-                      !leaving_.empty() || (draining_ && !drained_reported_);
+                      !private_waits_.empty() || !forwarded_.empty() || !remote_waits_.empty() ||
+                      !retired_.empty() || !leaving_.empty() || (draining_ && !drained_reported_);
   if (timers) return 1;
   if (ticks_now() < rationed_until_) return kRationedSleepMs;
   return rings_.empty() ? kIdleSleepMs : static_cast<int>(kHeartbeatPeriodMs);
@@ -329,6 +331,8 @@ void Worker::do_periodic_work() noexcept {
   end_overdue(storage_waits_, now);
   end_overdue(private_waits_, now);
   end_overdue(forwarded_, now);
+  end_overdue(remote_waits_, now);
+  cancel_abandoned();
   finish_removals();
   for (auto& [id, first] : volumes_) {
     for (VolumeSlot* slot = first.get(); slot != nullptr; slot = slot->next.get()) {
@@ -382,6 +386,8 @@ bool Worker::poll_once() noexcept {
   std::uint32_t work = take_messages();
   if (!outgoing_.empty()) [[unlikely]]
     work += take_forwarded();
+  if (!remote_waits_.empty()) [[unlikely]]
+    work += take_remote();
   work += drain_submissions();
   work += take_finished_reads();
   work += route_waiting();

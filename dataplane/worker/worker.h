@@ -4,7 +4,7 @@
 // allocation, no exception, no log line per request. Others talk to it by messages and read its
 // counters. worker.cc sets up and sleeps; worker_poll.cc is the loop and a request's start and end;
 // worker_read.cc is what lies between; worker_forward.cc hands requests to
-// other workers.
+// other workers, worker_remote.cc to who reads from other hosts.
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
@@ -22,6 +22,7 @@
 #include "dataplane/worker/forwarding.h"
 #include "dataplane/worker/loader.h"
 #include "dataplane/worker/op.h"
+#include "dataplane/worker/remote_lane.h"
 #include "dataplane/worker/server_ring.h"
 #include "dataplane/worker/spsc_queue.h"
 #include "dataplane/worker/storage_thread.h"
@@ -44,6 +45,7 @@ struct WorkerOptions {
   std::uint64_t reload_wait_us = 1'000'000;  ///< a read waits this long for an index to load
   std::uint64_t inline_inflate_bytes =
       262'144;                       ///< inflated on the worker; more goes to the loader
+  bool remote = false;               ///< what cannot be read here goes to remote_lane()
   bool trust_local_clients = false;  ///< no token asked for where the volume server wants one
   LoaderConfig loader;
 };
@@ -96,6 +98,10 @@ class Worker {
     live_.serving.store(serving, std::memory_order_release);
   }
   bool serving() const noexcept { return live_.serving.load(std::memory_order_relaxed); }
+
+  /// Null unless options.remote. Whoever reads there sets `reader` before start(), and outlives
+  /// the worker's thread.
+  RemoteLane* remote_lane() noexcept { return remote_.get(); }
 
   // Any thread.
   const WorkerCounters& counters() const noexcept { return counters_; }
@@ -159,6 +165,7 @@ class Worker {
   std::uint32_t drain_client(ClientShare& share, std::uint32_t budget) noexcept;
   std::uint32_t drain_ring(ServerRing& ring, std::uint32_t budget) noexcept;
   std::uint32_t ration(ClientShare& share, Ticks now) noexcept;
+  static bool names_hints(const ServerRing& ring, const Submission& submission) noexcept;
   void begin(ServerRing& ring, const Submission& submission, Ticks now) noexcept;
   void count_begun(ClientShare& share, std::uint64_t bytes) noexcept;
   void count_ended(ClientShare& share, std::uint64_t bytes) noexcept;
@@ -170,6 +177,12 @@ class Worker {
   void end(OpIndex index, const ReadOutcome& outcome) noexcept;
   void end(OpIndex index, kelp_status status) noexcept;
   void publish() noexcept;
+
+  // worker_remote.cc
+  bool may_go_elsewhere(const Op& op, kelp_status status) const noexcept;
+  bool go_elsewhere(OpIndex index, kelp_status why) noexcept;
+  std::uint32_t take_remote() noexcept;
+  void cancel_abandoned() noexcept;
 
   // worker_forward.cc
   void forward(OpIndex index) noexcept;
@@ -221,6 +234,8 @@ class Worker {
   OpList storage_waits_;
   OpList private_waits_;
   OpList forwarded_;
+  OpList remote_waits_;
+  std::unique_ptr<RemoteLane> remote_;
   std::vector<std::shared_ptr<ForwardLink>> outgoing_;  // by worker; empty where there is one
   std::vector<std::shared_ptr<ForwardLink>> incoming_;
   std::vector<ServerRing*> rings_;

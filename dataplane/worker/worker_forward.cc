@@ -64,6 +64,7 @@ void Worker::begin_forwarded(ForwardLink& from, const ForwardedRequest& request)
   op.submission = request.submission;
   op.answered = false;
   op.restarts = 0;
+  op.went_elsewhere = remote_ == nullptr;
   op.volume = nullptr;
   op.buffer = request.buffer;
   op.taken = ticks_now();

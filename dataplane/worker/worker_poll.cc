@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "dataplane/worker/worker.h"
+#include "shm_ring/hints.h"
 #include "shm_ring/wake_flag.h"
 
 namespace kelp {
@@ -126,6 +127,12 @@ void Worker::break_ring(ServerRing& broken) noexcept {
   report(WorkerReport::Kind::kRingBroken, &broken);
 }
 
+/// `extra` says nothing, or where hints lie inside the client's memory.
+bool Worker::names_hints(const ServerRing& ring, const Submission& submission) noexcept {
+  return submission.extra == 0 ||
+         ring.client().segment->resolve(submission.extra - 1, kHintsBytes).has_value();
+}
+
 void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) noexcept {
   const OpIndex index = free_.pop_front();
   Op& op = ops_[index];
@@ -133,6 +140,10 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
   op.submission = submission;
   op.answered = false;
   op.restarts = 0;
+  op.went_elsewhere = remote_ == nullptr;
+  op.cancelled = false;
+  op.remote_attempts = 0;
+  op.path = KELP_PATH_LOCAL;
   op.volume = nullptr;
   op.buffer = {};
   op.taken = now;
@@ -147,9 +158,8 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
     end(index, KELP_UNAVAILABLE);
     return;
   }
-  const bool sound = submission.reserved == 0 && submission.extra == 0 &&
-                     (submission.flags & ~kKnownSubmissionFlags) == 0;
-  if (sound && submission.op == OpCode::kNop) {
+  const bool sound = submission.reserved == 0 && (submission.flags & ~kKnownSubmissionFlags) == 0;
+  if (sound && submission.op == OpCode::kNop && submission.extra == 0) {
     counters_.nops.add();
     end(index, KELP_OK);
     return;
@@ -157,7 +167,7 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
   const auto buffer =
       ring.client().segment->resolve(submission.buffer_offset_bytes, submission.length_bytes);
   const bool known = submission.op == OpCode::kRead || submission.op == OpCode::kStat;
-  if (!sound || !known || !buffer || buffer->empty()) {
+  if (!sound || !known || !buffer || buffer->empty() || !names_hints(ring, submission)) {
     end(index, KELP_INVALID);
     return;
   }
@@ -178,15 +188,21 @@ void Worker::answer(Op& op, kelp_status status, const ReadOutcome& outcome) noex
   completion.tag = op.submission.tag;
   completion.status = static_cast<std::uint8_t>(status);
   completion.flags = outcome.flags;
-  completion.attempts = static_cast<std::uint8_t>(op.restarts + 1);
+  completion.attempts = static_cast<std::uint8_t>(op.restarts + 1 + op.remote_attempts);
   if (status == KELP_OK) {
     completion.bytes = outcome.bytes;
-    completion.path = op.submission.op == OpCode::kNop ? KELP_PATH_NONE : KELP_PATH_LOCAL;
+    completion.path = op.submission.op == OpCode::kNop ? KELP_PATH_NONE : op.path;
     counters_.bytes.add(outcome.bytes);
   }
   if (status == KELP_OK || status == KELP_RANGE) completion.total_bytes = outcome.total_bytes;
   counters_.completions[completion.status % counters_.completions.size()].add();
   const std::uint64_t took_ns = rate_.to_ns(ticks_now() - op.taken);
+  if (op.state == OpState::kRemoteWait) [[unlikely]] {
+    latencies_.remote.record(took_ns);
+    if (status == KELP_OK) counters_.remote_bytes.add(outcome.bytes);
+    op.ring->complete(completion);
+    return;
+  }
   switch (op.submission.op) {
     case OpCode::kRead:
       latencies_.read.record(took_ns);
@@ -218,6 +234,10 @@ void Worker::end(OpIndex index, kelp_status status) noexcept {
 
 void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
   Op& op = ops_[index];
+  if (may_go_elsewhere(op, outcome.status)) [[unlikely]] {
+    go_elsewhere(index, outcome.status);
+    return;
+  }
   if (op.ring == nullptr) [[unlikely]] {
     send_back(op, outcome);
   } else if (op.ring->severed()) {

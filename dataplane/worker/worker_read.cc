@@ -61,7 +61,11 @@ std::uint32_t Worker::route_waiting() noexcept {
   // acquire pairs with the release in set_serving(): looked at after the submissions were copied
   // out, so one that was sent after a switch was thrown finds it thrown.
   if (!live_.serving.load(std::memory_order_acquire)) [[unlikely]] {
-    for (std::uint32_t i = 0; i < count; ++i) end(routing_.pop_front(), KELP_USE_HTTP);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      const OpIndex index = routing_.pop_front();
+      ops_[index].went_elsewhere = true;  // it is Kelp that is switched off, all of it
+      end(index, KELP_USE_HTTP);
+    }
     return count;
   }
   for (std::uint32_t i = 0; i < count; ++i) route(routing_.pop_front());
@@ -90,13 +94,20 @@ void Worker::route(OpIndex index) noexcept {
     end(index, KELP_UNAVAILABLE);
     return;
   }
+  if (slot.state == SlotState::kLoading && !op.went_elsewhere) {
+    // Its server answers sooner than the index is loaded.
+    end(index, KELP_UNAVAILABLE);
+    return;
+  }
   if (slot.state == SlotState::kLoading || !ensure_fresh(slot)) {
     wait_for_volume(index);
     return;
   }
-  // Requests carry no token yet, so whoever would have to show one is sent away.
+  // Tokens are the volume server's to judge.
   if (wants_token(slot)) {
-    end(index, KELP_DENIED);
+    // The worker of its ring, for one that was forwarded.
+    const bool elsewhere = !op.went_elsewhere && op.ring == nullptr;
+    if (!go_elsewhere(index, KELP_DENIED)) end(index, elsewhere ? KELP_USE_HTTP : KELP_DENIED);
     return;
   }
   Volume& volume = *slot.volume;

@@ -29,9 +29,9 @@ TEST_CASE("no flags say nothing") {
 }
 
 TEST_CASE("every flag arrives") {
-  const auto line =
-      parse({"--config", "/c.toml", "--check", "--volume-dir", "/a", "--volume-dir", "/b",
-             "--idx-dir", "/i", "--run-dir", "/r", "--cpus", "2-3", "--log-level", "debug"});
+  const auto line = parse({"--config", "/c.toml", "--check", "--volume-dir", "/a", "--volume-dir",
+                           "/b", "--idx-dir", "/i", "--run-dir", "/r", "--cpus", "2-3",
+                           "--log-level", "debug", "--master", "a:1", "--master", "b:2"});
   REQUIRE(line);
   CHECK(line->check);
   CHECK(line->config_file == "/c.toml");
@@ -40,6 +40,7 @@ TEST_CASE("every flag arrives") {
   CHECK(line->run_dir == "/r");
   CHECK(line->cpus == "2-3");
   CHECK(line->log_level == "debug");
+  CHECK(line->masters == std::vector<std::string>{"a:1", "b:2"});
 }
 
 TEST_CASE("a relative directory is meant from where the caller stands") {
@@ -73,7 +74,7 @@ TEST_CASE("help and version are answers, not errors") {
   REQUIRE(help);
   REQUIRE(help->answer);
   for (const char* flag : {"--config", "--check", "--volume-dir", "--volume-server", "--idx-dir",
-                           "--run-dir", "--cpus", "--log-level", "--version"}) {
+                           "--master", "--run-dir", "--cpus", "--log-level", "--version"}) {
     CAPTURE(flag);
     CHECK(help->answer->find(flag) != std::string::npos);
   }
@@ -88,6 +89,7 @@ TEST_CASE("a flag that makes no sense is an error that names it") {
   CHECK(unknown.error().what.find("--cpu") != std::string::npos);
   CHECK(unknown.error().what.find("--help") != std::string::npos);
   CHECK_FALSE(parse({"--config"}));
+  CHECK_FALSE(parse({"--master"}));
   CHECK_FALSE(parse({"stray"}));
   CHECK_FALSE(parse({"--run-dir", "/a", "--run-dir", "/b"}));
   const auto lonely = parse({"--idx-dir", "/i"});

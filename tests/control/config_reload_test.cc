@@ -94,3 +94,17 @@ TEST_CASE("every reloadable key is copied, and no key of a directory is one") {
     CHECK(key.show(taken, 0) == key.show(other, 0));
   }
 }
+
+TEST_CASE("nothing of the gateway is reloaded, and what changed needs a restart") {
+  Files files;
+  Config running = files.load("[gateway]\nmasters = [\"a:1\"]\nlookup_ttl_ms = 200\n");
+  const ConfigReload done =
+      kelp::apply_reload(running, files.load("[gateway]\nmasters = [\"b:1\"]\nhttps = true\n"));
+  CHECK(done.applied.empty());
+  CHECK(done.needs_restart.size() == 3);
+  CHECK(running.gateway.masters == std::vector<std::string>{"a:1"});
+  CHECK(item(running, "gateway.masters").after_restart == "[\"b:1\"]");
+  for (const ConfigKey& key : kelp::config_keys()) {
+    if (key.name.starts_with("gateway.")) CHECK_FALSE(key.reloadable);
+  }
+}

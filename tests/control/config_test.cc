@@ -62,6 +62,9 @@ TEST_CASE("every value of a file arrives in its struct") {
       "socket_mode = \"0600\"\nsocket_group = \"kelp\"\n"
       "[target]\nrescan_ms = 100\ngzip_max_output_bytes = 65536\ngzip_max_ratio = 1\n"
       "inline_inflate_bytes = 0\nreload_wait_ms = 0\n"
+      "[gateway]\nmasters = [\"a:1\", \"https://[::1]:9333\"]\nhttps = true\nca_file = \"/ca\"\n"
+      "data_center = \"dc1\"\nallow_volume_servers = \"b:2\"\nread_key_file = \"/key\"\n"
+      "lookup_ttl_ms = 100\nconnect_timeout_ms = 10\nconnections_per_server = 1\n"
       "[[target.directory]]\npath = \"" +
       data + "\"\nidx_dir = \"/\"\n");
   REQUIRE(config);
@@ -97,6 +100,15 @@ TEST_CASE("every value of a file arrives in its struct") {
   CHECK(config->target.reload_wait_ms == 0);
   REQUIRE(config->target.directories.size() == 1);
   CHECK(config->target.directories[0] == kelp::TargetDirectory{data, "/"});
+  CHECK(config->gateway.masters == std::vector<std::string>{"a:1", "https://[::1]:9333"});
+  CHECK(config->gateway.https);
+  CHECK(config->gateway.ca_file == "/ca");
+  CHECK(config->gateway.data_center == "dc1");
+  CHECK(config->gateway.allow_volume_servers == std::vector<std::string>{"b:2"});
+  CHECK(config->gateway.read_key_file == "/key");
+  CHECK(config->gateway.lookup_ttl_ms == 100);
+  CHECK(config->gateway.connect_timeout_ms == 10);
+  CHECK(config->gateway.connections_per_server == 1);
 }
 
 TEST_CASE("a value out of range is refused with file, line, key and range") {
@@ -211,12 +223,101 @@ TEST_CASE("a flag's bad value names the flag") {
   CHECK(loader.error("") == "--log-level loud is none of debug, info, warning, error");
 }
 
-TEST_CASE("without any directory the error says what to add") {
+TEST_CASE(
+    "a list of servers holds host:port, each once, or is refused with the one that does not fit") {
+  Loader loader;
+  for (const char* key : {"masters", "allow_volume_servers"}) {
+    const auto error = [&](const std::string& value) {
+      return loader.error("[gateway]\n" + std::string(key) + " = " + value + "\n");
+    };
+    CAPTURE(key);
+    for (const char* bad :
+         {"", "a", ":1", "a:", "a:0", "a:65536", "a:-1", "a:1/x", "u@a:1", "ftp://a:1", "a b:1",
+          "a:1?x", "a:1#x", "http://", "https://a", "a:1,b:2", "http://http://a:1"}) {
+      CAPTURE(bad);
+      CHECK(error("[\"ok:1\", \"" + std::string(bad) + "\"]")
+                .find("holds \"" + std::string(bad) + "\", which is not host:port") !=
+            std::string::npos);
+    }
+    CHECK(error("[\"a\\n:1\"]").find("control character") != std::string::npos);
+    CHECK(error("[\"" + std::string(256, 'a') + ":1\"]").find("longer than 255") !=
+          std::string::npos);
+    CHECK(error("[\"a:1\", \"b:1\", \"a:1\"]").find("holds \"a:1\" twice") != std::string::npos);
+    CHECK(error("[1]").find("is a list: expected a list of \"host:port\"") != std::string::npos);
+    CHECK(error("[\"a:1\", 1]").find("a list that holds a text") != std::string::npos);
+    CHECK(error("9333").find("is a whole number") != std::string::npos);
+    CHECK(loader.load("[gateway]\n" + std::string(key) + " = []\n"));
+  }
+  std::string many;
+  for (int i = 0; i < 1025; ++i) many += "\"a:" + std::to_string(i + 1) + "\",\n";
+  CHECK(loader.error("[gateway]\nmasters = [\n" + many + "]\n").find("holds more than 1024") !=
+        std::string::npos);
+}
+
+TEST_CASE("bad values of the gateway are refused by line, key and range") {
+  Loader loader;
+  const auto error = [&](const std::string& line) { return loader.error("[gateway]\n" + line); };
+  CHECK(error("lookup_ttl_ms = 99\n") ==
+        "kelpd.toml:2: gateway.lookup_ttl_ms = 99 is out of range: 100..3600000 milliseconds");
+  CHECK(error("connect_timeout_ms = 60001\n").find("10..60000 milliseconds") != std::string::npos);
+  CHECK(error("connections_per_server = 0\n").find("1..1024 connections") != std::string::npos);
+  CHECK(error("connections_per_server = -1\n").find("out of range") != std::string::npos);
+  CHECK(error("https = \"yes\"\n").find("expected true or false") != std::string::npos);
+  for (const char* key : {"ca_file", "read_key_file"}) {
+    CAPTURE(key);
+    const std::string line = key;
+    CHECK(error(line + " = \"relative\"\n").find("start it with /") != std::string::npos);
+    CHECK(error(line + " = \"/a\\u0000b\"\n").find("control character") != std::string::npos);
+    CHECK(error(line + " = 1\n").find("expected an absolute path") != std::string::npos);
+    CHECK(loader.load("[gateway]\n" + line + " = \"\"\n"));
+  }
+  CHECK(error("data_center = \"a\\tb\"\n").find("control character") != std::string::npos);
+  CHECK(error("master = \"a:1\"\n").find("did you mean gateway.masters?") != std::string::npos);
+  CHECK(loader.error("[gatewya]\nhttps = true\n").find("did you mean gateway?") !=
+        std::string::npos);
+  CHECK(loader.error("gateway = 1\n").find("write [gateway]") != std::string::npos);
+}
+
+TEST_CASE("a gateway needs no directory, and --master overrides the file's masters") {
+  Loader loader;
+  loader.flags.volume_dirs.clear();
+  const auto pure = loader.load("[gateway]\nmasters = [\"a:1\"]\n");
+  REQUIRE_MESSAGE(pure, (pure ? "" : pure.error().what));
+  CHECK(pure->target.directories.empty());
+  CHECK(origin(*pure, "gateway.masters").value == "[\"a:1\"]");
+  CHECK(origin(*pure, "gateway.masters").origin.ends_with("kelpd.toml:2"));
+  CHECK_FALSE(origin(*pure, "gateway.masters").reloadable);
+  loader.flags.masters = {"b:2", "http://c:3"};
+  for (const char* toml : {"", "[gateway]\nmasters = \"a:1\"\nhttps = true\n"}) {
+    const auto config = loader.load(toml);
+    REQUIRE(config);
+    CHECK(config->gateway.masters == loader.flags.masters);
+    CHECK(origin(*config, "gateway.masters").origin == "--master");
+  }
+  loader.flags.masters = {"b:2", "nowhere"};
+  CHECK(loader.error("") ==
+        "--master holds \"nowhere\", which is not host:port, alone or after http:// or https://");
+}
+
+TEST_CASE("what /config shows of the read key is the path of its file") {
+  Loader loader;
+  const std::string path = loader.dir.write("key", "a-secret-of-the-cluster");
+  const auto config = loader.load("[gateway]\nread_key_file = \"" + path + "\"\n");
+  REQUIRE(config);
+  CHECK(origin(*config, "gateway.read_key_file").value == "\"" + path + "\"");
+  for (const auto& item : config->origins) {
+    CHECK(item.value.find("a-secret") == std::string::npos);
+  }
+}
+
+TEST_CASE("with nothing to serve the error says what to add") {
   Loader loader;
   loader.flags.volume_dirs.clear();
   const std::string error = loader.error("");
   CHECK(error.find("--volume-dir") != std::string::npos);
   CHECK(error.find("[[target.volume_server]]") != std::string::npos);
+  CHECK(error.find("--master") != std::string::npos);
+  CHECK(error.find("[gateway]") != std::string::npos);
 }
 
 TEST_CASE("volume servers of a file arrive, in order, each with its directories in order") {

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bad_input"))
+import gateway  # noqa: E402, F401
 import manuals  # noqa: E402, F401
 import needles  # noqa: E402, F401
 import privileges  # noqa: E402, F401

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 
-from control_socket import setting
+from control_socket import ask, setting
 from scene import Scene, daemon, expect, health, plain_row, promise, reads, wait_for
 
 
@@ -43,6 +43,37 @@ def the_switches_of_kelpctl_are_those_of_the_daemon(scene: Scene) -> None:
         expect(kelpd.kelpctl("clients").stdout == b"no clients\n", "there are clients")
         expect(kelpd.kelpctl("drain").stdout == b"draining\n", "drain says something else")
         expect(kelpd.child.process.wait(15) == 0, "kelpd does not end")
+
+
+@promise("tool")
+def a_trace_tells_the_ways_to_a_needle_and_which_one_served_it(scene: Scene) -> None:
+    row = plain_row(scene)
+    with scene.kelpd(scene.volumes()) as kelpd:
+        wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
+        done = kelpd.kelpctl("--json", "trace", row["fid"])
+        found = json.loads(done.stdout)
+        expect(done.returncode == 0 and found["read"]["path"] == "local" and found["read"]["bytes"] == row["size"], f"read: {found}")
+        local = next(path for path in found["trace"]["paths"] if path["path"] == "local")
+        expect(local["usable"] and found["trace"]["local"]["state"] == "serving", f"not usable: {found['trace']}")
+        expect(all(found["stages_us"][stage] > 0 for stage in ("attach", "resolve", "read")), f"stages: {found['stages_us']}")
+        for word in (b"served by         local", b"submit to answer"):
+            expect(word in kelpd.kelpctl("trace", row["fid"]).stdout, f"no {word!r} for people")
+        done = kelpd.kelpctl("trace", "77777,01637037d6")
+        expect(done.returncode == daemon.UNAVAILABLE and b"not on this host" in done.stdout, f"a volume that is not here: {done}")
+        kelpd.kelpctl("disable")
+        done = kelpd.kelpctl("trace", row["fid"])
+        expect(done.returncode == daemon.USE_HTTP and b"disabled by an operator" in done.stdout, f"disabled: {done}")
+
+
+@promise("tool")
+def a_trace_of_nonsense_is_refused(scene: Scene) -> None:
+    with scene.kelpd(scene.volumes()) as kelpd:
+        for target in ("/trace", "/trace?fid=", "/trace?fid=3", "/trace?fid=3,1", "/trace?fid=4294967296,01637037d6", "/trace?fdi=3,01637037d6",
+                       "/trace?fid=3,01637037d6&volume=3", "/trace?fid=3,01637037d6%00", "/trace?fid=%ff,01637037d6"):
+            status, answer = ask(kelpd, "GET", target)
+            expect(status == 400 and "fid=FID" in answer["error"], f"{target}: HTTP {status} {answer}")
+        expect(ask(kelpd, "POST", "/trace?fid=3,01637037d6")[0] == 405, "a trace is posted")
+        expect(ask(kelpd, "GET", "/trace?fid=3,01637037d6")[0] == 200, "a trace is refused")
 
 
 def ended_by_sigint(watching: subprocess.Popen[bytes]) -> None:

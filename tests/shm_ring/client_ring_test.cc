@@ -33,7 +33,7 @@ struct Played {
     kelp_request request{};
     request.tag = tag;
     request.length = length;
-    return ring->submit(request, {buffer, length}, 1000, deadline);
+    return ring->submit(request, {buffer, length}, 0, 1000, deadline);
   }
   /// The next submission, as the daemon sees it.
   Submission take() {

@@ -76,6 +76,52 @@ TEST_CASE("volumes are a table") {
   CHECK(none.ask({"volumes"}).out == "no volumes\n");
 }
 
+TEST_CASE("health shows masters and the servers behind the gateway") {
+  FakeDaemon daemon(R"({"status":"degraded","reasons":[],"gateway":{
+    "masters":[{"url":"m:1","asked":12,"failures":0,"failing_since_s":null,"failure":""},
+               {"url":"m:2","asked":3,"failures":3,"failing_since_s":7.5,"failure":"refused"}],
+    "servers":[{"server":"v:1","path":"http","breaker":"closed","reason":"","reads":5},
+               {"server":"v:2","path":"http","breaker":"open","reason":"timed out","reads":0},
+               {"server":"v:3","path":"http","breaker":"half-open","reason":"","reads":0}]}})");
+  const Ran ran = daemon.ask({"health"});
+  CHECK(ran.code == 0);
+  CHECK(contains(ran.out,
+                 "master    m:1, asked 12 times\nmaster    m:2, does not answer: refused\n"
+                 "remote    v:1 by http, answered 5 reads\nremote    v:2 by http, open: timed out\n"
+                 "remote    v:3 by http, half-open\n"));
+  FakeDaemon none(R"({"status":"healthy","gateway":null})");
+  CHECK_FALSE(contains(none.ask({"health"}).out, "master"));
+}
+
+TEST_CASE("remote volumes are a second table") {
+  const std::string remote = R"("remote":[
+    {"id":7,"known":true,"error":"","age_s":61.5,"locations":[
+      {"url":"10.0.0.1:8080","public_url":"p:1","data_center":"dc1"},
+      {"url":"10.0.0.2:8080","public_url":"p:2","data_center":""}]},
+    {"id":12,"known":false,"error":"no such volume","age_s":0.5,"locations":[]}])";
+  const std::string table =
+      "\nREMOTE ID  KNOWN        AGE  SERVERS                             ERROR\n"
+      "        7  yes    1 min 1 s  10.0.0.1:8080 (dc1), 10.0.0.2:8080\n"
+      "       12  no           0 s  -                                   no such volume\n";
+  FakeDaemon both(R"({"volumes":[{"id":3,"state":"serving"}],)" + remote + "}");
+  const Ran ran = both.ask({"volumes"});
+  CHECK(ran.code == 0);
+  CHECK(ran.out.starts_with("ID  COLLECTION  STATE"));
+  CHECK(ran.out.ends_with(table));
+  FakeDaemon gateway(R"({"volumes":[],)" + remote + "}");
+  CHECK(gateway.ask({"volumes"}).out == "no volumes on this host\n" + table);
+}
+
+TEST_CASE("stats show the gateway's counters and each server behind it") {
+  FakeDaemon daemon(R"({"uptime_s":1,"workers":[],"gateway":{"counters":{"requests":12},
+    "servers":[{"server":"v:1","path":"http","breaker":"open","reads":5,"failures":1,
+                "bytes":2048,"p50_us":1.25,"p99_us":2000.5}]}})");
+  CHECK(daemon.ask({"stats"}).out ==
+        "up 1 s\n\ngateway:\n\n  COUNTER   VALUE\n  requests     12\n\n"
+        "  SERVER  PATH  BREAKER  READS  FAILURES    BYTES  P50 (us)  P99 (us)\n"
+        "  v:1     http  open         5         1  2.0 KiB       1.2    2000.5\n");
+}
+
 TEST_CASE("stats are counters and latencies per worker") {
   FakeDaemon daemon(
       R"({"uptime_s":61.5,"workers":[{"id":0,"cpu":1,"polling":"adaptive","cpu_time_s":2.5,
@@ -143,11 +189,17 @@ TEST_CASE("disable, enable and drain are posted, and say what the daemon says") 
 }
 
 TEST_CASE("answers of odd shapes are shown as far as they go, never a crash") {
-  for (const char* body : {"{}", R"({"volumes":7,"workers":7,"items":7,"reasons":7,"uptime_s":-1})",
-                           R"({"volumes":[7,null,[],"x",{"id":{"a":[1]},"dat_bytes":"many"}],
+  for (const char* body :
+       {"{}", R"({"volumes":7,"workers":7,"items":7,"reasons":7,"uptime_s":-1})",
+        R"({"volumes":[7,null,[],"x",{"id":{"a":[1]},"dat_bytes":"many"}],
             "workers":[7,null,{"counters":[],"latency_us":{"x":7}}],"items":[7,{}],
             "status":"healthy","reasons":[[],{}],"uptime_s":1e300})",
-                           R"({"status":"\u001b[2J","volumes":{"serving":"\u001b"}})"}) {
+        R"({"gateway":7,"remote":7})",
+        R"({"gateway":{"masters":7,"servers":[7,null,{"breaker":[]}],"counters":7},
+            "status":"healthy","remote":[7,null,{"locations":[7,{}],"age_s":1e300}]})",
+        R"({"gateway":{"masters":[7,{"url":"\u001b"}],"servers":7,
+            "counters":{"\u001b":1}},"remote":[{"id":"\u001b","locations":7}],"status":"x"})",
+        R"({"status":"\u001b[2J","volumes":{"serving":"\u001b"}})"}) {
     CAPTURE(body);
     FakeDaemon daemon(body);
     for (const char* command :

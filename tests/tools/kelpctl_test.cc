@@ -16,8 +16,8 @@ TEST_CASE("help names the commands and every exit code") {
   const Ran ran = run({"--help"});
   CHECK(ran.code == 0);
   CHECK(ran.err.empty());
-  for (const char* command : {"read", "stat", "health", "stats", "volumes", "clients", "config",
-                              "doctor", "reload", "disable", "enable", "drain"}) {
+  for (const char* command : {"read", "stat", "trace", "health", "stats", "volumes", "clients",
+                              "config", "doctor", "reload", "disable", "enable", "drain"}) {
     CAPTURE(command);
     CHECK(contains(ran.out, command));
   }
@@ -37,6 +37,7 @@ TEST_CASE("each command has help of its own") {
     CHECK(contains(ran.out, option));
   }
   CHECK(contains(run({"health", "--help"}).out, "degraded"));
+  CHECK(contains(run({"trace", "--help"}).out, "--timeout"));
 }
 
 TEST_CASE("version is one line") {
@@ -58,6 +59,10 @@ TEST_CASE("a command line that makes no sense exits with 2") {
       {"read", "3,01637037d6", "--offset", "99999999999999999999999"},
       {"read", "3,01637037d6", "--timeout", "0"},
       {"read", "3,01637037d6", "--timeout", "3600001"},
+      {"trace"},
+      {"trace", "nonsense"},
+      {"trace", "3,01637037d6", "--timeout", "0"},
+      {"trace", "3,01637037d6", "--offset", "1"},
       {"health", "stray"},
       {"stats", "--watch", "0"},
       {"stats", "--watch", "3601"},

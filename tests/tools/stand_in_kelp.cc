@@ -28,8 +28,8 @@ kelp_completion answer_read(std::uint64_t offset, void* buffer, std::uint32_t le
   StandIn& self = stand_in();
   kelp_completion done{};
   done.status = self.status;
-  done.path = KELP_PATH_LOCAL;
-  done.attempts = 1;
+  done.path = self.path;
+  done.attempts = self.attempts;
   done.total = self.content.size();
   if (self.status == KELP_OK && offset > done.total) done.status = KELP_RANGE;
   if (done.status == KELP_OK) {
@@ -113,7 +113,7 @@ const char* kelp_status_text(kelp_status) {
   return "The sentence.";
 }
 const char* kelp_path_name(kelp_path path) {
-  return path == KELP_PATH_LOCAL ? "local" : "none";
+  return path == KELP_PATH_LOCAL ? "local" : path == KELP_PATH_HTTP ? "http" : "none";
 }
 const char* kelp_version(void) {
   return "0.1.0";

@@ -15,6 +15,8 @@ struct StandIn {
   std::uint32_t crc32c = 0x1234abcd;
   std::uint32_t stat_flags = 0;
   std::uint8_t status = KELP_OK;                               ///< of every read and stat
+  std::uint8_t path = KELP_PATH_LOCAL;                         ///< of every read
+  std::uint8_t attempts = 1;                                   ///< and how often it was begun
   std::function<void(StandIn&)> after_read = [](StandIn&) {};  ///< as another client might act
   int reads = 0;
   std::string run_dir = "(none)";  ///< what kelp_connect() was given

@@ -2,7 +2,7 @@
 
 _kelpctl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands="read stat health stats volumes clients config doctor reload disable enable drain"
+  local commands="read stat trace health stats volumes clients config doctor reload disable enable drain"
   local everywhere="--run-dir --json --help --version" command="" word
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -20,7 +20,7 @@ _kelpctl() {
   case $command in
     "") options="$everywhere $commands" ;;
     read) options="$everywhere --offset --size --output --timeout" ;;
-    stat) options="$everywhere --timeout" ;;
+    stat | trace) options="$everywhere --timeout" ;;
     stats) options="$everywhere --watch" ;;
     doctor) options="$everywhere --volume-dir" ;;
   esac
@@ -35,9 +35,9 @@ _kelpd() {
     --config) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
     --volume-dir | --idx-dir | --run-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
     --log-level) mapfile -t COMPREPLY < <(compgen -W "debug info warning error" -- "$current"); return ;;
-    --cpus) return ;;
+    --cpus | --master) return ;;
   esac
-  local options="--config --check --volume-dir --volume-server --idx-dir --run-dir --cpus --log-level --help --version"
+  local options="--config --check --volume-dir --volume-server --idx-dir --master --run-dir --cpus --log-level --help --version"
   mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
 }
 complete -F _kelpd kelpd

@@ -87,7 +87,11 @@ TEST_CASE(
   CHECK(status_of([](auto& e) { e.reserved = 1; }) == KELP_INVALID);
   CHECK(status_of([](auto& e) { e.flags = 1; }) == KELP_INVALID);
   CHECK(status_of([](auto& e) { e.flags = 0x8000; }) == KELP_INVALID);
-  CHECK(status_of([](auto& e) { e.extra = 1; }) == KELP_INVALID);
+  CHECK(status_of([](auto& e) { e.extra = 1; }) == KELP_OK);
+  CHECK(status_of([](auto& e) { e.extra = 64 * 1024 - 1024 + 1; }) == KELP_OK);
+  CHECK(status_of([](auto& e) { e.extra = 64 * 1024 - 1024 + 2; }) == KELP_INVALID);
+  CHECK(status_of([](auto& e) { e.extra = UINT64_MAX; }) == KELP_INVALID);
+  CHECK(status_of([](auto& e) { e.op = OpCode::kNop, e.extra = 1; }) == KELP_INVALID);
   CHECK(status_of([](auto& e) { e.length_bytes = 0; }) == KELP_INVALID);
   CHECK(status_of([](auto& e) { e.length_bytes = 64 * 1024 + 1; }) == KELP_INVALID);
   CHECK(status_of([](auto& e) { e.length_bytes = UINT32_MAX; }) == KELP_INVALID);

@@ -1,0 +1,73 @@
+// Requests that only another host can answer: out by the remote lane, and back. See remote_lane.h.
+#include "dataplane/worker/worker.h"
+#include "shm_ring/hints.h"
+
+namespace kelp {
+
+/// Statuses that are not final: the read may succeed another way.
+bool Worker::may_go_elsewhere(const Op& op, kelp_status status) const noexcept {
+  const bool final =
+      status != KELP_UNAVAILABLE && status != KELP_USE_HTTP && status != KELP_CORRUPT;
+  if (final) [[likely]]
+    return false;
+  return !op.went_elsewhere && !op.answered && !draining_ && op.ring != nullptr &&
+         !op.ring->severed();
+}
+
+/// The op is in no list. False: it stays the caller's, nothing has happened.
+bool Worker::go_elsewhere(OpIndex index, kelp_status why) noexcept {
+  Op& op = ops_[index];
+  if (op.went_elsewhere || op.ring == nullptr) return false;
+  op.went_elsewhere = true;
+  unpin(op);
+  RemoteRequest request;
+  request.kind =
+      op.submission.op == OpCode::kStat ? RemoteRequest::Kind::kStat : RemoteRequest::Kind::kRead;
+  request.op = index;
+  request.fid = {VolumeId{op.submission.volume}, NeedleId{op.submission.needle},
+                 Cookie{op.submission.cookie}};
+  request.offset_bytes = op.submission.offset_bytes;
+  request.buffer = op.buffer;
+  if (op.submission.extra != 0) {
+    // Looked at when the request began.
+    request.hints = op.segment->resolve(op.submission.extra - 1, kHintsBytes).value();
+  }
+  request.deadline = op.deadline;
+  request.why = why;
+  counters_.remote.add();
+  op.state = OpState::kRemoteWait;
+  remote_waits_.push_back(index);
+  remote_->requests.try_push(std::move(request));
+  remote_->reader->notify();
+  return true;
+}
+
+std::uint32_t Worker::take_remote() noexcept {
+  std::uint32_t taken = 0;
+  for (; taken < kBatch; ++taken) {
+    const std::optional<RemoteAnswer> answer = remote_->answers.try_pop();
+    if (!answer) break;
+    remote_waits_.remove(answer->op);
+    Op& op = ops_[answer->op];
+    op.path = answer->path;
+    op.remote_attempts = answer->attempts;
+    end(answer->op, answer->outcome);
+  }
+  return taken;
+}
+
+/// Nobody waits for the answers of a client that is gone, but its memory can go only after them.
+void Worker::cancel_abandoned() noexcept {
+  for (OpIndex index = remote_waits_.first(); index != kNoOp; index = remote_waits_.after(index)) {
+    Op& op = ops_[index];
+    if (op.cancelled || !op.abandoned()) continue;
+    op.cancelled = true;
+    RemoteRequest request;
+    request.kind = RemoteRequest::Kind::kCancel;
+    request.op = index;
+    remote_->requests.try_push(std::move(request));
+    remote_->reader->notify();
+  }
+}
+
+}  // namespace kelp
