@@ -318,8 +318,9 @@ class Cluster:
         return http_call("GET", f"{server or self.server}/{fid}", headers=self._authorization(self.read_key, fid),
                          timeout_s=timeout_s)
 
-    def delete(self, fid: str) -> int:
-        return http_call("DELETE", f"{self.server}/{fid}", headers=self._authorization(self.write_key, fid))[0]
+    def delete(self, fid: str, server: str = "") -> int:
+        """At that volume server, or the first: one that holds the volume."""
+        return http_call("DELETE", f"{server or self.server}/{fid}", headers=self._authorization(self.write_key, fid))[0]
 
     @staticmethod
     def _authorization(key: str, fid: str) -> dict[str, str]:

@@ -229,12 +229,13 @@ def behaviours(honest: Honest, elsewhere: str) -> dict[str, Behaviour]:
         return behave
 
     def another_range(answer: Answer) -> bytes:
-        """The right number of bytes from the wrong place, and it says so where the request named a range."""
-        shifted = flipped(answer.body)
-        if "Content-Range" not in answer.headers:
-            return answer.head(Content_Range=f"bytes 7-{len(shifted) + 6}/{len(shifted) + 7}") + shifted
-        total = answer.headers["Content-Range"].rpartition("/")[2]
-        return answer.head(Content_Range=f"bytes 0-{len(shifted) - 1}/{total}") + shifted
+        """The right number of bytes, and it says that they are from elsewhere."""
+        given = answer.headers.get("Content-Range", f"bytes 0-{len(answer.body) - 1}/{len(answer.body)}")
+        start, size = int(given.split()[1].partition("-")[0]), len(answer.body)
+        start = 0 if start else 7
+        total = max(int(given.rpartition("/")[2]), start + size)
+        return replace(answer, status=206).head(Content_Range=f"bytes {start}-{start + size - 1}/{total}") \
+            + flipped(answer.body)
 
     def whole_for_a_part(connection: Connection, request: Request) -> None:
         headers = {name: value for name, value in request.headers.items() if name != "range"}
@@ -311,5 +312,3 @@ def behaviours(honest: Honest, elsewhere: str) -> dict[str, Behaviour]:
 # They take a read's time away, so that there may be none left for a replica.
 STALLING = frozenset({"sends one byte per 100 ms", "sends one byte of the body per 100 ms", "never answers",
                       "announces too much and waits", "never stops saying 100 Continue", "never ends its headers"})
-# These tell lies about a range that cannot be seen through without one, or of a whole that is not asked for.
-OF_PARTS = frozenset({"answers another range", "answers with the whole instead of a part"})
