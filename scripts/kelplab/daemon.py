@@ -12,7 +12,7 @@ from .process import Child, LabError, wait_until
 
 # Exit codes of kelpctl.
 OK, NOT_FOUND, WRONG_COOKIE, EXPIRED, CORRUPT, USE_HTTP, UNAVAILABLE = 0, 3, 4, 5, 6, 7, 8
-BAD_FID, TIMEOUT, BROKEN_GZIP, RANGE, NO_DAEMON, CANNOT_WRITE = 2, 9, 10, 11, 13, 14
+BAD_FID, TIMEOUT, BROKEN_GZIP, RANGE, DENIED, NO_DAEMON, CANNOT_WRITE = 2, 9, 10, 11, 12, 13, 14
 
 
 class Daemon:
@@ -67,6 +67,12 @@ class Daemon:
         if done.returncode != 0:
             return []
         return json.loads(done.stdout)["volumes"]
+
+    def stats(self) -> dict[str, Any]:
+        done = self.kelpctl("--json", "stats")
+        if done.returncode != 0:
+            raise LabError(f"kelpctl stats ended with {done.returncode}: {done.stderr.decode(errors='replace')}")
+        return json.loads(done.stdout)
 
     def wait_serving(self, vids: Iterable[int], deadline_s: float = 30) -> None:
         """Until kelpd serves at least these volumes."""

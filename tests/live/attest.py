@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-from kelplab import daemon, process, weed  # noqa: E402
+from kelplab import daemon, process, weed, weed_server  # noqa: E402
 
 SKIPPED = 77
 SILENCE_S = 10  # after which a server that does not answer is no witness any more
@@ -99,26 +99,9 @@ class Lab:
         self.bodies: dict[str, bytes] = {}
         self.broken: list[str] = []
         self.figures: dict[str, Any] = {}
-        self.second_dir = home / "second"
-        self.second_dir.mkdir()
-        port, grpc = process.free_ports(2)
-        self.second = f"127.0.0.1:{port}"
-        self.second_grpc = f"{self.second}.{grpc}"
-        cluster.start_volume_server("weed-second", port, grpc, self.second_dir)
-        process.wait_until("the second volume server", lambda: weed.http_call("GET", f"{self.second}/status")[0] == 200,
-                           cluster.children)
-        self.kelpd = daemon.Daemon(programs, home, None,
-                                   volume_servers={cluster.server: [cluster.volume_dir], self.second: [self.second_dir]})
-
-    @property
-    def server(self) -> process.Child:
-        return next(child for child in reversed(self.cluster.children) if child.name == "weed-volume")
-
-    @property
-    def node(self) -> str:
-        """The first server as weed shell names it."""
-        grpc = next(str(word) for word in self.server.process.args if str(word).startswith("-port.grpc="))
-        return f"{self.cluster.server}.{grpc.partition('=')[2]}"
+        self.first, self.second = cluster.volume_servers
+        self.kelpd = daemon.Daemon(programs, home, None, volume_servers={
+            self.first.url: [self.first.directory], self.second.url: [self.second.directory]})
 
     def store(self, count: int) -> None:
         for file in self.cluster.volume_files():
@@ -128,7 +111,7 @@ class Lab:
                 self.cluster.put(fid, self.bodies[fid])
 
     def files(self, vid: int, directory: Path | None = None) -> list[Path]:
-        directory = directory or self.cluster.volume_dir
+        directory = directory or self.first.directory
         return [directory / f"{vid}.idx", directory / f"{vid}.dat"]
 
     def needle(self, vid: int) -> str:
@@ -156,7 +139,7 @@ class Lab:
             if code != daemon.OK:
                 continue
             answers = [weed.http_call("GET", f"{server}/{fid}?readDeleted=false", timeout_s=5)
-                       for server in servers or [self.cluster.server, self.second]]
+                       for server in servers or [self.first.url, self.second.url]]
             if (200, got) not in answers:
                 self.broken.append(f"{scene}: {fid} is ok with {len(got)} bytes through the ring, over HTTP "
                                    f"{[(status, len(body)) for status, body in answers]}")
@@ -181,21 +164,6 @@ class Lab:
         served = reader.wait_for(ok=True)
         self.figures.setdefault(scene, {})["back_after_ms"] = max(0.0, round((served["done_ns"] - since_ns) / 1e6, 1))
 
-    def restart_server(self, env: dict[str, str] | None = None) -> int:
-        """The first volume server again, on its ports; when it answers, in ns."""
-        old = self.server
-        self.cluster.children.remove(old)
-        grpc = self.node_of(old)
-        self.cluster.start_volume_server("weed-volume", int(self.cluster.server.partition(":")[2]), grpc,
-                                         self.cluster.volume_dir, env=env)
-        process.wait_until("the volume server", lambda: weed.http_call("GET", f"{self.cluster.server}/status")[0] == 200,
-                           [self.server])
-        return time.monotonic_ns()
-
-    @staticmethod
-    def node_of(child: process.Child) -> int:
-        return int(next(str(word) for word in child.process.args if str(word).startswith("-port.grpc=")).partition("=")[2])
-
     def wait_volumes(self, what: str, probe: Callable[[dict[tuple[int, str], dict[str, Any]]], bool]) -> None:
         def look() -> bool:
             return probe({(volume["id"], volume["volume_server"]): volume for volume in self.kelpd.volumes()})
@@ -204,25 +172,25 @@ class Lab:
 
 def unmount_and_mount(lab: Lab, vid: int) -> None:
     with lab.reading(vid) as reader:
-        lab.cluster.shell(f"volume.unmount -node {lab.node} -volumeId {vid}")
+        lab.cluster.shell(f"volume.unmount -node {lab.first.node} -volumeId {vid}")
         lab.judge_revocation("unmount", reader, time.monotonic_ns())
         if lab.cluster.get(lab.needle(vid))[0] != 404:
             lab.broken.append("unmount: the server still serves the volume, so the scene proves nothing")
         lab.compare("unmount")
-        lab.cluster.shell(f"volume.mount -node {lab.node} -volumeId {vid}")
+        lab.cluster.shell(f"volume.mount -node {lab.first.node} -volumeId {vid}")
         lab.judge_return("unmount", reader, time.monotonic_ns())
 
 
 def read_only(lab: Lab, vid: int) -> None:
     """A volume loaded read-only: 4.48 then holds no descriptor of .idx, 4.44 one that cannot write."""
-    lab.cluster.shell(f"volume.mark -node {lab.node} -volumeId {vid} -readonly",
-                      f"volume.unmount -node {lab.node} -volumeId {vid}", f"volume.mount -node {lab.node} -volumeId {vid}")
+    lab.cluster.shell(f"volume.mark -node {lab.first.node} -volumeId {vid} -readonly",
+                      f"volume.unmount -node {lab.first.node} -volumeId {vid}", f"volume.mount -node {lab.first.node} -volumeId {vid}")
     with lab.reading(vid) as reader:
-        lab.cluster.shell(f"volume.unmount -node {lab.node} -volumeId {vid}")
+        lab.cluster.shell(f"volume.unmount -node {lab.first.node} -volumeId {vid}")
         lab.judge_revocation("unmount of a read-only volume", reader, time.monotonic_ns())
         lab.compare("read-only")
-        lab.cluster.shell(f"volume.mount -node {lab.node} -volumeId {vid}",
-                          f"volume.mark -node {lab.node} -volumeId {vid} -writable")
+        lab.cluster.shell(f"volume.mount -node {lab.first.node} -volumeId {vid}",
+                          f"volume.mark -node {lab.first.node} -volumeId {vid} -writable")
         lab.judge_return("unmount of a read-only volume", reader, time.monotonic_ns())
 
 
@@ -251,7 +219,7 @@ def vacuum(lab: Lab, vid: int) -> None:
 def fix_in_place(lab: Lab, vid: int) -> None:
     with lab.reading(vid) as reader:
         subprocess.run([lab.cluster.weed, "fix", f"-volumeId={vid}", lab.cluster.volume_dir], capture_output=True,
-                       env=lab.cluster.environment(), timeout=60, check=False)
+                       env=weed_server.environment(lab.home), timeout=60, check=False)
         ended = time.monotonic_ns()
         lab.judge_return("weed fix in place", reader, ended)
     lab.compare("weed fix")
@@ -291,33 +259,16 @@ def torn_write(lab: Lab, vid: int) -> None:
     lab.compare("torn write")
 
 
-def move_volume(lab: Lab, vid: int, back: bool) -> str:
-    """By weed, or where that refuses servers on a loopback address (4.48), by hand; how it went."""
-    ends = [(lab.node, lab.cluster.volume_dir), (lab.second_grpc, lab.second_dir)]
-    (source, source_dir), (target, target_dir) = reversed(ends) if back else ends
-    try:
-        lab.cluster.shell(f"volume.move -source {source} -target {target} -volumeId {vid}")
-        return "by weed"
-    except process.LabError as error:
-        if "loopback" not in str(error):
-            raise
-    lab.cluster.shell(f"volume.unmount -node {source} -volumeId {vid}")
-    for file in source_dir.glob(f"{vid}.*"):
-        file.rename(target_dir / file.name)
-    lab.cluster.shell(f"volume.mount -node {target} -volumeId {vid}")
-    return "by hand: unmounted, renamed, mounted"
-
-
 def move(lab: Lab, vid: int) -> None:
     with lab.reading(vid):
-        how = move_volume(lab, vid, back=False)
+        lab.cluster.move_volume(vid, lab.first, lab.second)
         began = time.monotonic()
         lab.wait_volumes("the moved volume to be served from its new server",
-                         lambda all: all.get((vid, lab.second), {}).get("state") == "serving")
-        lab.figures["volume.move"] = {"served_at_the_new_server_ms": round((time.monotonic() - began) * 1000, 1), "moved": how}
+                         lambda all: all.get((vid, lab.second.url), {}).get("state") == "serving")
+        lab.figures["volume.move"] = {"served_at_the_new_server_ms": round((time.monotonic() - began) * 1000, 1)}
         if lab.compare("move").keys() != {"0"}:
             lab.broken.append("move: not every needle is served afterwards")
-    move_volume(lab, vid, back=True)
+    lab.cluster.move_volume(vid, lab.second, lab.first)
     lab.wait_volumes("the volume to be served from its old server",
                      lambda all: all.get((vid, lab.cluster.server), {}).get("state") == "serving")
     lab.compare("moved back")
@@ -326,11 +277,11 @@ def move(lab: Lab, vid: int) -> None:
 def silence(lab: Lab, vid: int) -> None:
     with lab.reading(vid) as reader:
         stopped = time.monotonic_ns()
-        os.kill(lab.server.pid, signal.SIGSTOP)
+        os.kill(lab.first.pid, signal.SIGSTOP)
         try:
             refused = reader.wait_for(ok=False, deadline_s=SILENCE_S + 5)
         finally:
-            os.kill(lab.server.pid, signal.SIGCONT)
+            os.kill(lab.first.pid, signal.SIGCONT)
         continued = time.monotonic_ns()
         after_s = (refused["submitted_ns"] - stopped) / 1e9
         lab.figures["SIGSTOP"] = {"stop_to_first_refusal_s": round(after_s, 2), "status": refused["status"]}
@@ -343,20 +294,19 @@ def silence(lab: Lab, vid: int) -> None:
 def end_and_restart(lab: Lab, vid: int, number: int, env: dict[str, str] | None = None) -> None:
     scene = signal.Signals(number).name
     with lab.reading(vid) as reader:
-        os.kill(lab.server.pid, number)
+        os.kill(lab.first.pid, number)
         lab.judge_revocation(scene, reader)
-        lab.server.process.wait(30)
-        if lab.compare(scene, [lab.second]).get("0"):
+        lab.first.child.process.wait(30)
+        if lab.compare(scene, [lab.second.url]).get("0"):
             lab.broken.append(f"{scene}: something is served although the server has ended")
-        answers = lab.restart_server(env)
-        lab.judge_return(scene, reader, answers)
+        lab.first.restart(env)
+        lab.judge_return(scene, reader, time.monotonic_ns())
     lab.compare(f"{scene} and restart")
 
 
 def tokens(lab: Lab, vid: int) -> None:
     """Last: the server then wants tokens."""
-    lab.server.stop()
-    lab.restart_server({"WEED_JWT_SIGNING_READ_KEY": "secret"})
+    lab.first.restart({"WEED_JWT_SIGNING_READ_KEY": "secret"})
     process.wait_until("reads to be denied", lambda: lab.kelpd.kelpctl("read", lab.needle(vid)).stderr.find(b"denied") >= 0,
                        [lab.kelpd.child], 10)
     if lab.cluster.get(lab.needle(vid))[0] != 401:
@@ -396,8 +346,8 @@ def main() -> int:
     say = process.Progress()
     try:
         binary = weed.install(args.weed, say)
-        with process.scratch_dir("kelp-attest-") as home, weed.Cluster(binary, home) as cluster:
-            cluster.grow(4)
+        with process.scratch_dir("kelp-attest-") as home, weed.Cluster(binary, home, volume_servers=2) as cluster:
+            cluster.grow(4, on=cluster.volume_servers[0])
             lab = Lab(args.programs, home, cluster)
             lab.store(args.needles)
             with lab.kelpd:
