@@ -20,6 +20,9 @@ constexpr std::uint64_t kGraceUs = 20'000;
 /// Turns of the polling loop between two looks at the clock.
 constexpr std::uint32_t kPollsPerClock = 64;
 
+/// The part of spin_us that is spun while it does not pay.
+constexpr std::uint64_t kShortSpin = 8;
+
 /// Longest sleep before the clock and the daemon are looked at again.
 constexpr std::uint64_t kLongestSleepUs = 1'000'000;
 
@@ -161,7 +164,10 @@ kelp_status Channel::wait_and_reap(kelp_completion* out, std::uint32_t max,
   const Ticks start = ticks_now();
   const std::uint64_t sleepable_us = std::min<std::uint64_t>(timeout_us, 1ULL << 40);
   const Ticks end = start + rate_.from_us(sleepable_us);
-  const Ticks spin_end = start + rate_.from_us(connection_.options().spin_us);
+  // Where what came last was not worth spinning for, as over a network, the CPU is better left to
+  // those who work on the answer; but for a look that is long enough for a read from memory.
+  const std::uint64_t spin_us = connection_.options().spin_us;
+  const Ticks spin_end = start + rate_.from_us(spin_pays_ ? spin_us : spin_us / kShortSpin);
   Ticks now = start;
   while (true) {
     *reaped = reap_overdue(now, out, max);
@@ -175,10 +181,14 @@ kelp_status Channel::wait_and_reap(kelp_completion* out, std::uint32_t max,
     if (now < spin_end && !beside_worker()) {
       for (std::uint32_t i = 0; i < kPollsPerClock; ++i) {
         *reaped = poll_rings(out, max);
-        if (*reaped > 0) return KELP_OK;
+        if (*reaped > 0) {
+          spin_pays_ = true;
+          return KELP_OK;
+        }
         cpu_relax();
       }
     } else {
+      spin_pays_ = false;
       sleep_until(end);
       *reaped = poll_rings(out, max);
       if (*reaped > 0) return KELP_OK;

@@ -121,8 +121,16 @@ void Worker::run() noexcept {
     if (poll_once()) continue;
     cpu_relax();
     if (options_.always_poll) continue;
-    if (ticks_now() - last_work_ > live_.spin.load(std::memory_order_relaxed)) sleep();
+    if (may_sleep()) sleep();
   }
+}
+
+/// After a while without work; at once where all that is awaited comes from other hosts, and so
+/// has everything for a while: whoever works on it may want this CPU.
+bool Worker::may_sleep() const noexcept {
+  const Ticks spin = live_.spin.load(std::memory_order_relaxed);
+  const Ticks now = ticks_now();
+  return now - last_work_ > spin || (!remote_waits_.empty() && now - last_answer_ > spin);
 }
 
 void Worker::sleep() noexcept {

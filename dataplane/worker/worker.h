@@ -140,6 +140,7 @@ class Worker {
 
   // worker.cc
   void run() noexcept;
+  bool may_sleep() const noexcept;
   void sleep() noexcept;
   int sleep_timeout_ms() const noexcept;
   std::uint32_t take_messages() noexcept;
@@ -255,6 +256,7 @@ class Worker {
   std::uint32_t cpu_ = kNoCpu;  // where this thread was last seen
   std::uint64_t idle_turns_ = 0;
   Ticks last_work_ = 0;
+  Ticks last_answer_ = 0;  // of our own; those of remote_ are not
   Ticks last_beat_ = 0;
   Ticks last_timers_ = 0;
   const Ticks suspicious_;    // a slice is read faster, unless something made us sleep

@@ -197,13 +197,15 @@ void Worker::answer(Op& op, kelp_status status, const ReadOutcome& outcome) noex
   }
   if (status == KELP_OK || status == KELP_RANGE) completion.total_bytes = outcome.total_bytes;
   counters_.completions[completion.status % counters_.completions.size()].add();
-  const std::uint64_t took_ns = rate_.to_ns(ticks_now() - op.taken);
+  const Ticks now = ticks_now();
+  const std::uint64_t took_ns = rate_.to_ns(now - op.taken);
   if (op.state == OpState::kRemoteWait) [[unlikely]] {
     latencies_.remote.record(took_ns);
     if (status == KELP_OK) counters_.remote_bytes.add(outcome.bytes);
     op.ring->complete(completion);
     return;
   }
+  last_answer_ = now;
   switch (op.submission.op) {
     case OpCode::kRead:
       latencies_.read.record(took_ns);
