@@ -68,8 +68,7 @@ bool LookupCache::wants_refresh(const Entry& entry, Clock::time_point now) const
 
 void LookupCache::launch(VolumeId volume, Entry& entry, Clock::time_point started) {
   idle_.erase(entry.used);
-  Flight& flight = entry.flight.emplace();
-  flight.started = started;
+  Flight& flight = entry.flight.emplace(started);
   flight.left.assign(masters_.order().rbegin(), masters_.order().rend());
   ask_next(volume, entry);
 }

@@ -80,6 +80,7 @@ class LookupCache {
   };
   /// A question under way, to one master after the other.
   struct Flight {
+    explicit Flight(Clock::time_point now) : started(now) {}
     Clock::time_point started;
     std::uint64_t question = 0;     // the one that is to be answered next
     std::vector<std::size_t> left;  // masters to ask, the next one at the end

@@ -188,7 +188,8 @@ void Worker::answer(Op& op, kelp_status status, const ReadOutcome& outcome) noex
   completion.tag = op.submission.tag;
   completion.status = static_cast<std::uint8_t>(status);
   completion.flags = outcome.flags;
-  completion.attempts = static_cast<std::uint8_t>(op.restarts + 1 + op.remote_attempts);
+  const std::uint32_t here = op.remote_attempts == 0 || op.restarts > 0 ? op.restarts + 1U : 0;
+  completion.attempts = static_cast<std::uint8_t>(here + op.remote_attempts);
   if (status == KELP_OK) {
     completion.bytes = outcome.bytes;
     completion.path = op.submission.op == OpCode::kNop ? KELP_PATH_NONE : op.path;

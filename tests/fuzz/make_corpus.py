@@ -160,6 +160,27 @@ def seeds_attach_reply() -> Iterator[bytes]:
     yield b"\4\0" + changes() + b"\0" + changes()
 
 
+SERVER_ADDRESSES = [
+    "10.0.0.1:8080", "http://HOST:80/", "https://a.b-c_d.example:65535", "[::1]:80",
+    "http://[2001:DB8::ffff:10.0.0.1]:8080/", "host:8080.18080", "127.1:80", "host:080", "a@b:1", "host:80/path",
+    "[::1%eth0]:80", "host%2e:80", "a..b:80",
+]  # fmt: skip
+
+LOOKUPS = [
+    '{"volumeOrFileId":"3","locations":[{"url":"10.0.0.1:8080","publicUrl":"files.example:80","dataCenter":"dc1",'
+    '"grpcPort":18080},{"url":"10.0.0.2:8080"}]}',
+    '{"locations":[{"url":"b:1"},{"url":"a:1"},{"url":"B:1.10001"},{"url":"file://x"},{},7,null,[]]}',
+    '{"locations":[]}', '{"locations":{}}', '{"locations":null,"error":""}', '{"a":[[[[[[[[[[1e999]]]]]]]]]]}',
+    '{"volumeOrFileId":"9","error":"volume id 9 not found"}', "404 page not found", "<html>",
+]  # fmt: skip
+
+
+def seeds_lookup() -> Iterator[bytes]:
+    for text in SERVER_ADDRESSES + LOOKUPS:
+        yield struct.pack("<H", 200) + text.encode()
+    yield from (struct.pack("<H", status) + LOOKUPS[6].encode() for status in (404, 503))
+
+
 def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__.strip())

@@ -2,6 +2,7 @@
 
 #include <doctest/doctest.h>
 #include <signal.h>
+#include <sys/prctl.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -59,7 +60,8 @@ class Tracer {
   }
 
  private:
-  [[noreturn]] static void serve(int ready, std::string body, int status, int resolving) {
+  [[noreturn]] static void serve(int ready, std::string body, int status, int resolving) noexcept {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // it must not outlive a test that crashes
     const kelp::test::ServedHttp http(
         [&](const HttpRequest& request) {
           HttpResponse response;
