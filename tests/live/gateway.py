@@ -56,6 +56,7 @@ class Scenes:
         self.broken: list[str] = []
         self.figures: dict[str, Any] = {}
         self.pairs: dict[frozenset[int], list[int]] = {}  # volumes by the numbers of their servers
+        self.events: list[tuple[str, int]] = []  # of the scene that is played, with their CLOCK_MONOTONIC
         self.coded: set[int] = set()  # volumes that are erasure-coded by now
         self.next_key = 1
         self.kelpd = daemon.Daemon(programs, home, None, volume_servers={self.local.url: [self.local.directory]},
@@ -103,6 +104,9 @@ class Scenes:
         self.objects.append(one)
         return one
 
+    def event(self, what: str) -> None:
+        self.events.append((what, time.monotonic_ns()))
+
     def small(self) -> list[Object]:
         return [one for one in self.objects if len(one.body) <= SMALL]
 
@@ -127,11 +131,14 @@ class Scenes:
         """A program that reads; it is served when the scene begins, and judged when it is over."""
         with self.reader.steadily(self.kelpd, objects, rate) as steady:
             steady.wait_reads(f"{scene}: to begin", 20)
+            self.events.clear()
             yield steady
             steady.wait_reads(f"{scene}: to go on", 20, since_ns=time.monotonic_ns())
         verdict = lab.judge(steady.reads())
         self.broken += verdict.complaints(scene)
-        self.figures[scene] = self.figures.get(scene, {}) | asdict(verdict)
+        began = steady.reads()[0].submitted_ns
+        self.figures[scene] = self.figures.get(scene, {}) | asdict(verdict) | {
+            "events_s": {what: round((when - began) / 1e9, 2) for what, when in self.events}}
 
     # ---- the scenes -------------------------------------------------------------------------------------------------
 
@@ -212,21 +219,28 @@ class Scenes:
         leader = self.cluster.leader()
         assert leader
         leader.kill()
+        self.event("leader killed")
         process.wait_until("another leader", lambda: self.cluster.leader() not in (None, leader),
                            [one.child for one in self.cluster.masters if one is not leader and one.child])
+        self.event("another leads")
         time.sleep(DOWN_S)
         leader.restart()
+        self.event("the old one is back")
         self.healed()
+        self.event("whole")
 
     def masters_restart(self) -> None:
         """All at once: nobody answers for a while, and then they know nothing until the servers have told them."""
         with self.reading("all masters restarted in mid-read", self.small()):
             for master in self.cluster.masters:
                 master.stop()
+            self.event("all masters gone")
             time.sleep(3 * LOOKUP_TTL_MS / 1000)
             for master in self.cluster.masters:
                 master.start()
+            self.event("all started")
             self.healed()
+            self.event("whole")
 
     def healed(self) -> None:
         """Until the masters agree, know every volume server, and name two for every volume."""
@@ -241,13 +255,18 @@ class Scenes:
         objects = [one for one in self.small() if one.vid in vids]
         with self.reading("replaced in mid-read", objects) as steady:
             old.kill()
+            self.event("one killed")
             time.sleep(DOWN_S / 2)
             self.cluster.replace(old)
+            self.event("replaced")
             self.healed()
+            self.event("whole")
             other.stop()
+            self.event("the other stopped")
             alone = time.monotonic_ns()
             steady.wait_reads("replaced: reads of the only server that is left", 100, since_ns=alone, path="http")
             other.restart()
+            self.event("the other is back")
             self.healed()
 
     def load(self) -> None:
@@ -262,8 +281,10 @@ class Scenes:
             vids = self.local_vids()
             self.say("load: the local server is killed")
             self.local.kill()
+            self.event("local server killed")
             time.sleep(DOWN_S)
             self.local.restart()
+            self.event("local server back")
             returned = time.monotonic_ns()
             self.kelpd.wait_serving(vids)
             times["return_to_all_attested_ms"] = (time.monotonic_ns() - returned) / 1e6
@@ -272,8 +293,10 @@ class Scenes:
             self.healed()
             self.say("load: a replica is killed")
             replica.kill()
+            self.event("replica killed")
             time.sleep(DOWN_S)
             replica.restart()
+            self.event("replica back")
             self.healed()
             self.say("load: the leading master is killed")
             self._kill_leader_and_restart()

@@ -158,7 +158,7 @@ class Faults:
     def masters(self, good: stand_in.StandIn, elsewhere: stand_in.StandIn) -> None:
         """A good master is asked after those that are none."""
         def says(answer: stand_in.Answer) -> stand_in.Behaviour:
-            return lambda connection, request: connection.send(answer.bytes())
+            return lambda connection, request: connection.send(answer.whole())
         nonsense: dict[str, stand_in.Behaviour] = {
             "redirects": says(stand_in.Answer(302, b"", {"Location": f"http://{elsewhere.url}/dir/lookup"})),
             "sends no JSON": says(stand_in.Answer(200, b"{" * 100_000)),
@@ -181,7 +181,7 @@ class Faults:
         with contextlib.ExitStack() as stack:
             elsewhere = stack.enter_context(stand_in.StandIn(stand_in.never_answers))
             honest = stand_in.Honest(self.cluster.server)
-            allowed = stack.enter_context(stand_in.StandIn(lambda connection, request: connection.send(honest(request).bytes())))
+            allowed = stack.enter_context(stand_in.StandIn(lambda connection, request: connection.send(honest(request).whole())))
             cases = self.cases(stack, elsewhere)
             master = stack.enter_context(stand_in.StandIn(stand_in.Master(self.where)))
             flags = lab.gateway_flags([master.url], self.home, allow_volume_servers=[allowed.url])

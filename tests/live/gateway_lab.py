@@ -54,6 +54,7 @@ class Verdict:
     wrong: int
     late: int
     failed: dict[str, int]  # by status
+    failed_at_s: dict[str, list[float]]  # the first and the last of each, since the scene's first read
     paths: dict[str, int]
     ms: dict[str, list[float]]  # by path: p50, p99, max
 
@@ -66,21 +67,25 @@ class Verdict:
         if self.late:
             found.append(f"{scene}: {self.late} of {self.reads} reads were answered after their deadline")
         if self.failed:
-            found.append(f"{scene}: of {self.reads} reads ended otherwise than ok: {self.failed}")
+            found.append(f"{scene}: of {self.reads} reads ended otherwise than ok: {self.failed}, at {self.failed_at_s} s")
         return found
 
 
 def judge(reads: Sequence[Read], timeout_ms: int = TIMEOUT_MS) -> Verdict:
     times: dict[str, list[float]] = collections.defaultdict(list)
+    failures: dict[str, list[float]] = collections.defaultdict(list)
     for read in reads:
         if read.status == "ok":
             times[read.path].append(read.ms)
+        else:
+            failures[read.status].append((read.done_ns - reads[0].submitted_ns) / 1e9)
     ms = {}
     for path, values in times.items():
         values.sort()
         ms[path] = [round(values[int(len(values) * share)], 3) for share in (0.5, 0.99)] + [round(values[-1], 3)]
     return Verdict(len(reads), sum(not read.right for read in reads), sum(read.ms > timeout_ms + GRACE_MS for read in reads),
                    dict(collections.Counter(read.status for read in reads if read.status != "ok")),
+                   {status: [round(at, 2) for at in (min(when), max(when))] for status, when in failures.items()},
                    dict(collections.Counter(read.path for read in reads if read.status == "ok")), ms)
 
 

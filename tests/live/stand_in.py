@@ -44,7 +44,7 @@ class Answer:
                                                         if value is not None]
         return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
-    def bytes(self) -> bytes:
+    def whole(self) -> bytes:
         return self.head() + self.body
 
 
@@ -177,7 +177,7 @@ class Master:
             answer = Answer(200 if servers else 404, json.dumps(body).encode())
         else:
             answer = Answer(404)
-        connection.send(replace(answer, headers={"Content-Type": "application/json"}).bytes())
+        connection.send(replace(answer, headers={"Content-Type": "application/json"}).whole())
 
 
 # ---- volume servers -----------------------------------------------------------------------------------------------------
@@ -221,11 +221,11 @@ def behaviours(honest: Honest, elsewhere: str) -> dict[str, Behaviour]:
         return behave
 
     def status(code: int, *, closes: bool = False) -> Behaviour:
-        return says(lambda answer: Answer(code, b"wrong").bytes(), closes=closes)
+        return says(lambda answer: Answer(code, b"wrong").whole(), closes=closes)
 
     def redirect(code: int) -> Behaviour:
         def behave(connection: Connection, request: Request) -> None:
-            connection.send(Answer(code, b"", {"Location": f"http://{elsewhere}{request.path}"}).bytes())
+            connection.send(Answer(code, b"", {"Location": f"http://{elsewhere}{request.path}"}).whole())
         return behave
 
     def another_range(answer: Answer) -> bytes:
@@ -239,7 +239,7 @@ def behaviours(honest: Honest, elsewhere: str) -> dict[str, Behaviour]:
 
     def whole_for_a_part(connection: Connection, request: Request) -> None:
         headers = {name: value for name, value in request.headers.items() if name != "range"}
-        connection.send(honest(replace(request, headers=headers)).bytes())
+        connection.send(honest(replace(request, headers=headers)).whole())
 
     def chunks(answer: Answer, size_line: Callable[[int], str]) -> bytes:
         parts = [answer.body[at:at + 1000] for at in range(0, len(answer.body), 1000)] + [b""]
@@ -268,7 +268,7 @@ def behaviours(honest: Honest, elsewhere: str) -> dict[str, Behaviour]:
             connection.send(b"HTTP/1.1 100 Continue\r\n\r\n" * 20)
 
     lies: dict[str, Behaviour] = {
-        "sends one byte per 100 ms": told(lambda connection, answer: connection.drip(answer.bytes())),
+        "sends one byte per 100 ms": told(lambda connection, answer: connection.drip(answer.whole())),
         "sends one byte of the body per 100 ms": told(slow_body),
         "never answers": never_answers,
         "never stops saying 100 Continue": endless_continue,
@@ -277,7 +277,7 @@ def behaviours(honest: Honest, elsewhere: str) -> dict[str, Behaviour]:
             lambda answer: answer.head(Content_Length=str(len(answer.body) + 100)) + answer.body, closes=True),
         "announces too little": says(lambda answer: answer.head(Content_Length=str(len(answer.body) - 100)) + answer.body),
         "sends another answer behind the body": says(
-            lambda answer: answer.bytes() + replace(answer, body=flipped(answer.body)).bytes()),
+            lambda answer: answer.whole() + replace(answer, body=flipped(answer.body)).whole()),
         "announces no length and cuts": says(
             lambda answer: answer.head(Content_Length=None, Connection="close") + answer.body[:-100], closes=True),
         "announces two lengths": says(
