@@ -118,6 +118,7 @@ class Gateway {
   void try_next(Read& read);
   void try_again_later(Read& read);
   void attempt(Read& read, Candidate& candidate);
+  void ask(Read& read);
   void attempt_ended(Read& read, const HttpAnswer& answer);
   void note_silence(const Read& read, Clock::time_point now);
   void judge(Read& read, Server& server, HttpRead::Result result);

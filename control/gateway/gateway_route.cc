@@ -7,9 +7,9 @@
 namespace kelp {
 namespace {
 
-/// Through all replicas of a volume, while none answers.
-constexpr std::uint32_t kMostRounds = 3;
-constexpr std::chrono::milliseconds kPause{50};
+/// Between two rounds through all replicas of a volume, while none answers: doubles.
+constexpr std::chrono::milliseconds kShortestPause{50};
+constexpr std::chrono::milliseconds kLongestPause{800};
 /// A server that has not answered for so long counts as failing.
 constexpr std::chrono::milliseconds kPatience{250};
 /// Servers remembered; a cluster of more is read all the same.
@@ -101,15 +101,18 @@ void Gateway::try_next(Read& read) {
   try_again_later(read);
 }
 
-/// Every replica has failed or is held back: once more a little later, by a new look-up.
+/// Every replica has failed or is held back: once more a little later, by a new look-up, for as
+/// long as there is time.
 void Gateway::try_again_later(Read& read) {
   const Clock::time_point now = Clock::now();
-  Clock::time_point when = now + kPause * (1 << read.rounds);
+  Clock::time_point when =
+      now + std::min(kShortestPause * (1 << std::min(read.rounds, 8U)), kLongestPause);
   for (Candidate& candidate : read.candidates) {
     if (!candidate.tried) when = std::min(when, server(candidate.server).breaker.retry_at());
     candidate.tried = false;
   }
-  if (++read.rounds > kMostRounds || when >= read.end) {
+  ++read.rounds;
+  if (when >= read.end) {
     answer(read, read.status == KELP_DENIED ? KELP_UNAVAILABLE : read.status);
     return;
   }
@@ -118,6 +121,13 @@ void Gateway::try_again_later(Read& read) {
 
 void Gateway::attempt(Read& read, Candidate& candidate) {
   candidate.tried = true;
+  read.server = candidate.server;
+  if (++read.attempts > 1) ++counters_.retries;
+  ++spread_;
+  ask(read);
+}
+
+void Gateway::ask(Read& read) {
   const Clock::time_point now = Clock::now();
   if (read.attempt == nullptr) {
     HttpReadRequest wanted;
@@ -133,16 +143,13 @@ void Gateway::attempt(Read& read, Candidate& candidate) {
                             std::chrono::system_clock::now());
   }
   HttpClient::Request request =
-      read.attempt->request((options_.https ? "https://" : "http://") + candidate.server, token);
+      read.attempt->request((options_.https ? "https://" : "http://") + read.server, token);
   // Time for another replica is left while there is one.
   const bool last = std::ranges::all_of(read.candidates, &Candidate::tried);
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(read.end - now);
   request.deadline = std::max(last ? left : left / 2, std::chrono::milliseconds(1));
   request.connect_deadline = std::min(options_.connect_timeout, request.deadline);
-  if (++read.attempts > 1) ++counters_.retries;
-  read.server = candidate.server;
   read.asked = now;
-  ++spread_;
   read.ticket = http_.ask(std::move(request),
                           [this, key = read.key, number = read.number](const HttpAnswer& ended) {
                             if (Read* const waiting = find(key, number))
@@ -191,14 +198,11 @@ void Gateway::judge(Read& read, Server& from, HttpRead::Result result) {
     case HttpRead::Verdict::kNotHere:
       not_here(read);
       return;
-    case HttpRead::Verdict::kSizeFirst:
+    case HttpRead::Verdict::kAskMore:
       // The same server, which has just answered.
-      for (Candidate& candidate : read.candidates) {
-        if (candidate.server != read.server || !from.breaker.may_try(Clock::now())) continue;
-        attempt(read, candidate);
-        return;
-      }
-      break;
+      if (!from.breaker.may_try(Clock::now())) break;
+      ask(read);
+      return;
     case HttpRead::Verdict::kElsewhere:
       if (result.outcome.status != KELP_UNAVAILABLE || read.status == KELP_DENIED) {
         read.status = result.outcome.status;

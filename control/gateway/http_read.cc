@@ -8,10 +8,13 @@
 #include <limits>
 
 #include "dataplane/volume/crc32c.h"
+#include "dataplane/volume/gzip.h"
 
 namespace kelp {
 namespace {
 
+/// Of something empty, compressed: a header, with a file name perhaps, and a trailer.
+constexpr std::size_t kMostStoredBytes = 64 * 1024;
 constexpr std::uint64_t kLastOffset = std::numeric_limits<std::int64_t>::max();  // of Go's parser
 
 template <class Number>
@@ -80,12 +83,16 @@ HttpClient::Request HttpRead::request(const std::string& base, const std::string
   request.sink = this;
   if (!token.empty()) request.headers.push_back("Authorization: Bearer " + token);
   // Beyond what a server can parse nothing lies, but how long the needle is has to be told.
-  asked_ = wanted_.stat || size_asked_ || wanted_.offset_bytes > kLastOffset ? Asked::kHead
-                                                                             : Asked::kRange;
-  if (asked_ == Asked::kHead) {
-    request.method = HttpClient::Method::kHead;
-    return request;
+  if (asked_ == Asked::kRange && (wanted_.stat || wanted_.offset_bytes > kLastOffset)) {
+    asked_ = Asked::kHead;
   }
+  if (asked_ == Asked::kEncoding || asked_ == Asked::kStored) {
+    request.headers.push_back("Accept-Encoding: gzip");
+  }
+  if (asked_ == Asked::kHead || asked_ == Asked::kEncoding) {
+    request.method = HttpClient::Method::kHead;
+  }
+  if (asked_ != Asked::kRange) return request;
   const std::uint64_t room = kLastOffset - wanted_.offset_bytes;
   const std::uint64_t last =
       wanted_.offset_bytes + std::min<std::uint64_t>(wanted_.destination.size() - 1, room);
@@ -115,9 +122,10 @@ bool HttpRead::begin(const HttpHead& head) {
   taken_bytes_ = 0;
   crc_ = 0;
   if (status_ != 200 && status_ != 206) return true;  // the body is passed over
+  encoded_ = head.header("Content-Encoding") == "gzip";
+  stored_.clear();
   look_at(head);
-  if (asked_ == Asked::kHead) return true;
-  return begin_range(head);
+  return asked_ != Asked::kRange || begin_range(head);
 }
 
 /// Says how many bytes will come, and refuses an answer to another question.
@@ -154,6 +162,7 @@ bool HttpRead::begin_range(const HttpHead& head) {
 
 bool HttpRead::take(std::span<const std::byte> part) {
   if (status_ != 200 && status_ != 206) return true;
+  if (asked_ != Asked::kRange) return take_stored(part);
   if (part.size() > expected_bytes_ - taken_bytes_) {
     // All of a needle that goes on beyond the buffer: what was wanted is there.
     if (status_ == 206) fault_ = "it sends more than it announced";
@@ -166,6 +175,15 @@ bool HttpRead::take(std::span<const std::byte> part) {
   return true;
 }
 
+bool HttpRead::take_stored(std::span<const std::byte> part) {
+  if (part.size() > kMostStoredBytes - stored_.size()) {
+    stored_too_long_ = true;
+    return false;
+  }
+  stored_.insert(stored_.end(), part.begin(), part.end());
+  return true;
+}
+
 HttpRead::Result HttpRead::broken(std::string why) const {
   Result result;
   result.outcome.status = KELP_UNAVAILABLE;
@@ -175,6 +193,19 @@ HttpRead::Result HttpRead::broken(std::string why) const {
 }
 
 HttpRead::Result HttpRead::finish(const HttpAnswer& answer) {
+  Result result = judge(answer);
+  // Whichever server is next is asked for all of it.
+  if (result.verdict != Verdict::kAskMore) asked_ = Asked::kRange;
+  return result;
+}
+
+HttpRead::Result HttpRead::judge(const HttpAnswer& answer) {
+  if (stored_too_long_) {
+    Result result;
+    result.verdict = Verdict::kDone;
+    result.outcome.status = KELP_BROKEN_GZIP;
+    return result;
+  }
   if (!fault_.empty()) return broken(std::exchange(fault_, {}));
   const bool cut_on_purpose = answer.status == 0 && status_ == 200 && total_known_ &&
                               taken_bytes_ == expected_bytes_ && asked_ == Asked::kRange &&
@@ -186,7 +217,16 @@ HttpRead::Result HttpRead::finish(const HttpAnswer& answer) {
   }
   const int status = cut_on_purpose ? status_ : answer.status;
   if (status == 200 || status == 206) {
-    return asked_ == Asked::kHead ? judge_head() : judge_range(answer);
+    switch (asked_) {
+      case Asked::kRange:
+        return judge_range(answer);
+      case Asked::kHead:
+        return judge_head();
+      case Asked::kEncoding:
+        return judge_encoding();
+      case Asked::kStored:
+        return judge_stored();
+    }
   }
   Result result;
   result.reason = "it answers " + std::to_string(status);
@@ -200,11 +240,7 @@ HttpRead::Result HttpRead::finish(const HttpAnswer& answer) {
       result.outcome.status = KELP_NOT_FOUND;
       return result;
     case 416:
-      if (asked_ == Asked::kRange) {
-        size_asked_ = true;
-        result.verdict = Verdict::kSizeFirst;
-        return result;
-      }
+      if (asked_ == Asked::kRange) return ask_more(Asked::kHead);
       break;
     case 500:
       result.outcome.status = KELP_CORRUPT;
@@ -219,9 +255,18 @@ HttpRead::Result HttpRead::finish(const HttpAnswer& answer) {
   return result;
 }
 
-/// SeaweedFS answers 200 and no bytes where it cannot inflate what is stored.
-bool HttpRead::stored_bytes_fit() const noexcept {
-  return total_bytes_ != 0 || chunk_manifest_ || !etag_crc_ || *etag_crc_ == 0;
+HttpRead::Result HttpRead::ask_more(Asked what) {
+  asked_ = what;
+  first_etag_crc_ = etag_crc_;
+  Result result;
+  result.verdict = Verdict::kAskMore;
+  return result;
+}
+
+/// No bytes, and a checksum of some: a compressed needle of nothing, or one that cannot be
+/// inflated, for which SeaweedFS answers 200 and no bytes, too.
+bool HttpRead::is_empty_and_stored() const noexcept {
+  return total_bytes_ == 0 && !chunk_manifest_ && etag_crc_ && *etag_crc_ != 0;
 }
 
 HttpRead::Result HttpRead::judge_range(const HttpAnswer& answer) {
@@ -230,32 +275,75 @@ HttpRead::Result HttpRead::judge_range(const HttpAnswer& answer) {
                   std::to_string(expected_bytes_) + " bytes" +
                   (answer.error.empty() ? "" : ": " + answer.error));
   }
+  if (is_empty_and_stored()) return ask_more(Asked::kStored);
   Result result;
   result.verdict = Verdict::kDone;
-  if (!stored_bytes_fit()) {
-    result.outcome.status = KELP_BROKEN_GZIP;
+  settle_range(wanted_.offset_bytes, wanted_.destination.size(), total_bytes_, result.outcome);
+  const bool whole = wanted_.offset_bytes == 0 && taken_bytes_ == total_bytes_ && taken_bytes_ > 0;
+  if (!whole || chunk_manifest_ || !etag_crc_) return result;
+  if (checksum_matches(*etag_crc_, crc_)) {
+    result.outcome.flags |= KELP_FLAG_CRC_VERIFIED;
     return result;
   }
-  settle_range(wanted_.offset_bytes, wanted_.destination.size(), total_bytes_, result.outcome);
-  // The ETag covers what is stored: of a compressed needle, or of joined chunks, something else.
-  const bool whole = wanted_.offset_bytes == 0 && taken_bytes_ == total_bytes_ && taken_bytes_ > 0;
-  if (whole && !chunk_manifest_ && etag_crc_ && checksum_matches(*etag_crc_, crc_)) {
-    result.outcome.flags |= KELP_FLAG_CRC_VERIFIED;
+  // The ETag covers what is stored: of a compressed needle something else.
+  unproven_ = result.outcome;
+  return ask_more(Asked::kEncoding);
+}
+
+HttpRead::Result HttpRead::judge_encoding() {
+  Result result;
+  if (etag_crc_ != first_etag_crc_) {
+    result.outcome.status = KELP_UNAVAILABLE;
+    result.reason = "the needle changes while it is read";
+  } else if (!encoded_) {
+    result.outcome.status = KELP_CORRUPT;
+    result.failure = CircuitBreaker::Failure::kServerError;
+    result.reason = "its bytes do not fit their checksum";
+  } else {
+    result.verdict = Verdict::kDone;
+    result.outcome = unproven_;
+  }
+  return result;
+}
+
+HttpRead::Result HttpRead::judge_stored() {
+  Result result;
+  if (etag_crc_ != first_etag_crc_ || !etag_crc_ ||
+      !checksum_matches(*etag_crc_, crc32c(stored_))) {
+    result.outcome.status = KELP_UNAVAILABLE;
+    result.reason =
+        "the needle changes while it is read, or what it stores does not fit its checksum";
+    return result;
+  }
+  GzipInflater inflater;
+  inflater.reset(stored_, GzipLimits{});
+  std::byte one;
+  GzipInflater::Turn turn;
+  do {
+    turn = inflater.inflate(std::span(&one, 1));
+  } while (turn.state == GzipInflater::State::kMore && turn.bytes_produced == 0);
+  result.verdict = Verdict::kDone;
+  total_bytes_ = 0;
+  if (turn.state != GzipInflater::State::kEnd || turn.bytes_produced != 0) {
+    result.outcome.status = KELP_BROKEN_GZIP;
+  } else if (wanted_.stat) {
+    write_stat(result.outcome);
+  } else {
+    settle_range(wanted_.offset_bytes, wanted_.destination.size(), 0, result.outcome);
   }
   return result;
 }
 
 HttpRead::Result HttpRead::judge_head() {
   if (!total_known_) return broken("it does not say how long the needle is");
+  if (is_empty_and_stored()) return ask_more(Asked::kStored);
   Result result;
   result.verdict = Verdict::kDone;
-  if (!stored_bytes_fit()) {
-    result.outcome.status = KELP_BROKEN_GZIP;
-  } else if (wanted_.stat) {
+  if (wanted_.stat) {
     write_stat(result.outcome);
-  } else if (wanted_.offset_bytes > total_bytes_) {
-    result.outcome.status = KELP_RANGE;
-    result.outcome.total_bytes = total_bytes_;
+  } else if (wanted_.offset_bytes >= total_bytes_) {
+    // The end itself is a range of no bytes; some servers refuse it like those beyond.
+    settle_range(wanted_.offset_bytes, wanted_.destination.size(), total_bytes_, result.outcome);
   } else {
     // It has grown since the range was refused.
     result.verdict = Verdict::kElsewhere;

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "control/gateway/circuit_breaker.h"
 #include "control/http_client.h"
@@ -41,7 +42,7 @@ class HttpRead final : public HttpSink {
     kDone,       ///< `outcome` is the answer
     kNotHere,    ///< 404: it is nowhere, or the volume has moved
     kElsewhere,  ///< this server cannot tell, another replica may
-    kSizeFirst,  ///< the range is refused: request() again asks how long it is
+    kAskMore,    ///< it leaves something open: request() again asks the same server for that
   };
   struct Result {
     Verdict verdict = Verdict::kElsewhere;
@@ -54,19 +55,28 @@ class HttpRead final : public HttpSink {
   Result finish(const HttpAnswer& answer);
 
  private:
-  enum class Asked : std::uint8_t { kRange, kHead };
+  enum class Asked : std::uint8_t {
+    kRange,     ///< the bytes
+    kHead,      ///< how long it is, and what a stat tells
+    kEncoding,  ///< whether it is stored compressed: then the ETag is not that of the bytes
+    kStored,    ///< what is stored, of something that is empty when it is inflated
+  };
 
   bool begin_range(const HttpHead& head);
+  bool take_stored(std::span<const std::byte> part);
   void look_at(const HttpHead& head);
+  Result judge(const HttpAnswer& answer);
   Result judge_range(const HttpAnswer& answer);
   Result judge_head();
+  Result judge_encoding();
+  Result judge_stored();
+  Result ask_more(Asked what);
   Result broken(std::string why) const;
   void write_stat(ReadOutcome& outcome) const;
-  bool stored_bytes_fit() const noexcept;
+  bool is_empty_and_stored() const noexcept;
 
   const HttpReadRequest wanted_;
   Asked asked_ = Asked::kRange;
-  bool size_asked_ = false;
   std::string fault_;  // why begin() or take() ended the request
   int status_ = 0;
   std::uint64_t total_bytes_ = 0;
@@ -75,6 +85,11 @@ class HttpRead final : public HttpSink {
   std::uint64_t taken_bytes_ = 0;
   std::uint32_t crc_ = 0;  // of what was taken
   std::optional<std::uint32_t> etag_crc_;
+  std::optional<std::uint32_t> first_etag_crc_;  // of the answer that left something open
+  ReadOutcome unproven_;                         // what it came to
+  bool encoded_ = false;
+  std::vector<std::byte> stored_;
+  bool stored_too_long_ = false;
   bool chunk_manifest_ = false;
   std::uint64_t modified_s_ = 0;
   std::string name_;

@@ -10,6 +10,9 @@ namespace {
 /// left alone about a volume after none of them answered.
 constexpr std::chrono::milliseconds kPause{1000};
 
+/// How long masters that know a volume no more are not believed: its servers know best.
+constexpr std::chrono::seconds kForgetAfter{60};
+
 double seconds(LookupCache::Clock::duration duration) {
   return std::chrono::duration<double>(duration).count();
 }
@@ -153,9 +156,13 @@ std::vector<LookupCache::Done> LookupCache::take_ready(Entry& entry, Clock::time
 /// Answers with what is to be told now: the last known servers where no master answers.
 std::shared_ptr<const LookupCache::Answer> LookupCache::keep(Entry& entry, Answer answer) {
   entry.failed.reset();
-  if (answer.state == State::kNoMaster) {
+  const bool known = entry.answer != nullptr && entry.answer->state == State::kKnown;
+  // Masters that have all been started anew know no volume until its servers have reported.
+  const bool forgotten = answer.state == State::kUnknownVolume && known &&
+                         answer.asked - entry.answer->asked < kForgetAfter;
+  if (answer.state == State::kNoMaster || forgotten) {
     entry.failed = answer.asked;
-    if (entry.answer != nullptr && entry.answer->state == State::kKnown) return entry.answer;
+    if (known) return entry.answer;
   }
   entry.answer = std::make_shared<const Answer>(std::move(answer));
   return entry.answer;

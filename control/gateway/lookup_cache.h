@@ -2,9 +2,11 @@
 //
 // One question per volume is under way at a time, whoever asks meanwhile waits for it. An answer is
 // believed for `ttl`; in the second half of that it is asked again while the old one serves. "No
-// such volume" is believed for a second, and only if every master that answers says so: one that
-// has just started knows little. When no master answers, the last answer serves on, however old; it
-// is asked again behind it, once a second. A master that fails is asked last. Gateway thread only.
+// such volume" is believed for a second, not at all within a minute after the volume was known (a
+// master that is started anew knows nothing for a while), and only if every master that answers
+// says so: one that has just started knows little. When no master answers, the last answer serves
+// on, however old; it is asked again behind it, once a second. A master that fails is asked last.
+// Gateway thread only.
 //
 //   find ──► young enough: at once ──► in its second half: and a flight
 //        └─► else waits ──► a flight: master ──failed, unknown──► next master ──► ... ──► answers
