@@ -110,9 +110,10 @@ bool had_connection(CURL* handle, CURLcode code) {
   if (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST) return false;
   curl_off_t connected_us = 0;
   ::curl_easy_getinfo(handle, CURLINFO_CONNECT_TIME_T, &connected_us);
-  long connections = 0;
-  ::curl_easy_getinfo(handle, CURLINFO_NUM_CONNECTS, &connections);
-  return connected_us > 0 || connections == 0;  // 0: one of earlier was used again
+  // Of one that was used again the connection took no time, but the request began.
+  curl_off_t began_us = 0;
+  ::curl_easy_getinfo(handle, CURLINFO_PRETRANSFER_TIME_T, &began_us);
+  return connected_us > 0 || began_us > 0;
 }
 
 }  // namespace

@@ -24,8 +24,8 @@ class CircuitBreaker {
 
   enum class Failure : std::uint8_t {
     kUnreachable,  ///< no connection: one is enough to open
-    kNoAnswer,     ///< connected, and then timed out, reset or nonsense: three in a row open
-    kServerError,  ///< a 5xx that may be about one needle: ten in a row open
+    kNoAnswer,     ///< connected, and then timed out or reset: three in a row open
+    kServerError,  ///< a 5xx, or nonsense, that may be about one needle: ten in a row open
   };
 
   /// Whether an attempt may be made now. When half-open, true makes this the one attempt: it must

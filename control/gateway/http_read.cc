@@ -78,6 +78,11 @@ std::string parse_file_name(std::string_view disposition) {
 }  // namespace
 
 HttpClient::Request HttpRead::request(const std::string& base, const std::string& token) {
+  // Nothing of an earlier answer is believed about this one.
+  status_ = 0;
+  total_known_ = false;
+  expected_bytes_ = taken_bytes_ = 0;
+  fault_.clear();
   HttpClient::Request request;
   request.url = base + "/" + format_file_id(wanted_.fid);
   request.sink = this;
@@ -184,10 +189,13 @@ bool HttpRead::take_stored(std::span<const std::byte> part) {
   return true;
 }
 
+/// Once it has begun, an answer that breaks off or makes no sense may be about this needle: pairs
+/// are headers of their uploader's choice, and a damaged record is sent until that is found out.
 HttpRead::Result HttpRead::broken(std::string why) const {
   Result result;
   result.outcome.status = KELP_UNAVAILABLE;
-  result.failure = CircuitBreaker::Failure::kNoAnswer;
+  result.failure =
+      status_ == 0 ? CircuitBreaker::Failure::kNoAnswer : CircuitBreaker::Failure::kServerError;
   result.reason = std::move(why);
   return result;
 }
@@ -206,7 +214,7 @@ HttpRead::Result HttpRead::judge(const HttpAnswer& answer) {
     result.outcome.status = KELP_BROKEN_GZIP;
     return result;
   }
-  if (!fault_.empty()) return broken(std::exchange(fault_, {}));
+  if (!fault_.empty()) return broken(fault_);
   const bool cut_on_purpose = answer.status == 0 && status_ == 200 && total_known_ &&
                               taken_bytes_ == expected_bytes_ && asked_ == Asked::kRange &&
                               expected_bytes_ < total_bytes_;

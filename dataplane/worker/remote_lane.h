@@ -38,11 +38,12 @@ struct RemoteAnswer {
   std::uint8_t attempts = 0;
 };
 
-/// Of one worker. Either queue holds two messages for each of its ops, a request and its
-/// cancellation: neither is ever full.
+/// Of one worker. Neither queue is ever full. Of an op the answers hold one; the requests three: a
+/// cancellation that crossed with the answer, the next request of the op, and its cancellation.
+/// Before any more of it comes the reader has answered that, and so taken what came before.
 struct RemoteLane {
   RemoteLane(std::size_t ops, Waker& of_worker)
-      : requests(2 * ops), answers(ops), worker(of_worker) {}
+      : requests(3 * ops), answers(ops), worker(of_worker) {}
 
   SpscQueue<RemoteRequest> requests;
   SpscQueue<RemoteAnswer> answers;

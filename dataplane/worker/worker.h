@@ -181,6 +181,7 @@ class Worker {
 
   // worker_remote.cc
   bool may_go_elsewhere(const Op& op, kelp_status status) const noexcept;
+  bool may_go_elsewhere(const Op& op) const noexcept;
   bool go_elsewhere(OpIndex index, kelp_status why) noexcept;
   std::uint32_t take_remote() noexcept;
   void cancel_abandoned() noexcept;

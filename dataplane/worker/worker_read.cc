@@ -94,20 +94,22 @@ void Worker::route(OpIndex index) noexcept {
     end(index, KELP_UNAVAILABLE);
     return;
   }
+  // Where its files have been replaced, that is found now, and it is loading too.
+  const bool fresh = slot.state == SlotState::kServing && ensure_fresh(slot);
   if (slot.state == SlotState::kLoading && !op.went_elsewhere) {
     // Its server answers sooner than the index is loaded.
     end(index, KELP_UNAVAILABLE);
     return;
   }
-  if (slot.state == SlotState::kLoading || !ensure_fresh(slot)) {
+  if (!fresh) {
     wait_for_volume(index);
     return;
   }
   // Tokens are the volume server's to judge.
   if (wants_token(slot)) {
-    // The worker of its ring, for one that was forwarded.
-    const bool elsewhere = !op.went_elsewhere && op.ring == nullptr;
-    if (!go_elsewhere(index, KELP_DENIED)) end(index, elsewhere ? KELP_USE_HTTP : KELP_DENIED);
+    if (go_elsewhere(index, KELP_DENIED)) return;
+    // The worker of its ring may, for one that was forwarded; and nobody while this one drains.
+    end(index, op.went_elsewhere ? KELP_DENIED : KELP_USE_HTTP);
     return;
   }
   Volume& volume = *slot.volume;

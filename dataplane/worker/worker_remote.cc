@@ -10,14 +10,20 @@ bool Worker::may_go_elsewhere(const Op& op, kelp_status status) const noexcept {
       status != KELP_UNAVAILABLE && status != KELP_USE_HTTP && status != KELP_CORRUPT;
   if (final) [[likely]]
     return false;
-  return !op.went_elsewhere && !op.answered && !draining_ && op.ring != nullptr &&
-         !op.ring->severed();
+  return !op.answered && !op.abandoned() && may_go_elsewhere(op);
+}
+
+/// Once, by the worker of its ring. Not while this one is to end or is switched off, which the
+/// worker that a request was forwarded to cannot answer for. acquire: see route_waiting().
+bool Worker::may_go_elsewhere(const Op& op) const noexcept {
+  return !op.went_elsewhere && op.ring != nullptr && !draining_ &&
+         live_.serving.load(std::memory_order_acquire);
 }
 
 /// The op is in no list. False: it stays the caller's, nothing has happened.
 bool Worker::go_elsewhere(OpIndex index, kelp_status why) noexcept {
   Op& op = ops_[index];
-  if (op.went_elsewhere || op.ring == nullptr) return false;
+  if (!may_go_elsewhere(op)) return false;
   op.went_elsewhere = true;
   unpin(op);
   RemoteRequest request;

@@ -65,6 +65,7 @@ struct TestDaemonOptions {
   Drive drive = Drive::kPumped;
   std::uint32_t ring_entries = 4;  ///< where the client names none
   WorkerOptions worker;
+  Waker* remote_reader = nullptr;  ///< of the worker's remote lane, where it has one
 };
 
 class TestDaemon {
@@ -76,6 +77,7 @@ class TestDaemon {
         worker_(std::make_unique<Worker>(options_.worker)),
         listener_(listen_at(socket_path())),
         listening_([this] { listen(); }) {
+    if (RemoteLane* const lane = worker_->remote_lane()) lane->reader = options_.remote_reader;
     switch (options_.drive) {
       case Drive::kStepped:
         break;
