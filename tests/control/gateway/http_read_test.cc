@@ -186,16 +186,50 @@ TEST_CASE("an empty needle is OK with nothing, one that does not inflate is BROK
   CHECK(result.outcome.flags == 0);
   check_done(Scene().asks_and_hears({206, {{"Content-Range", "bytes 0--1/0"}}}), KELP_OK);
   check_done(Scene().asks_and_hears({200, {{"Content-Length", "0"}}}), KELP_OK);
-  const Headers broken{{"Content-Range", "bytes 0--1/0"}, {"ETag", "\"9a71bb4c\""}};
-  check_done(Scene().asks_and_hears({206, broken}), KELP_BROKEN_GZIP);
-  check_done(Scene().asks_and_hears({200, {{"Content-Length", "0"}, {"ETag", "\"9a71bb4c\""}}}),
-             KELP_BROKEN_GZIP);
-  const Headers head{{"Content-Length", "0"}, {"ETag", "\"9a71bb4c\""}};
-  check_done(Scene(1024, 0, true).asks_and_hears({200, head}), KELP_BROKEN_GZIP);
-  // Beyond the end of nothing: the size is asked first, and tells.
-  Scene beyond(10, 5);
-  CHECK(beyond.asks_and_hears({416}).verdict == Verdict::kSizeFirst);
-  check_done(beyond.asks_and_hears({200, head}), KELP_BROKEN_GZIP);
+}
+
+TEST_CASE("nothing, with a checksum of something, is judged by what is stored") {
+  const std::string of_nothing("\x1f\x8b\x08\0\0\0\0\0\0\xff\x03\0\0\0\0\0\0\0\0\0", 20);
+  const std::string cut = of_nothing.substr(0, 12);
+  const auto judged = [](Scene& scene, const std::string& stored, const std::string& etag) {
+    const HttpClient::Request asked = scene.ask();
+    CHECK(asked.method == HttpClient::Method::kGet);
+    CHECK(asked.headers == std::vector<std::string>{"Accept-Encoding: gzip"});
+    return scene.hears({200, {{"Content-Encoding", "gzip"}, {"ETag", etag}}, stored});
+  };
+  for (const std::string& stored : {of_nothing, cut, std::string("no gzip"), of_nothing + "x"}) {
+    CAPTURE(stored.size());
+    const kelp_status status = stored == of_nothing ? KELP_OK : KELP_BROKEN_GZIP;
+    const Headers empty{{"ETag", quoted_crc(stored)}, {"Content-Length", "0"}};
+    Headers empty_range = empty;
+    empty_range["Content-Range"] = "bytes 0--1/0";
+    for (const Spoken& first : {Spoken{206, empty_range}, Spoken{200, empty}}) {
+      Scene scene;
+      CHECK(scene.asks_and_hears(first).verdict == Verdict::kAskMore);
+      check_done(judged(scene, stored, quoted_crc(stored)), status);
+    }
+    // Beyond the end of it: how long it is, is asked in between.
+    Scene beyond(10, 5);
+    CHECK(beyond.asks_and_hears({416}).verdict == Verdict::kAskMore);
+    CHECK(beyond.asks_and_hears({200, empty}).verdict == Verdict::kAskMore);
+    check_done(judged(beyond, stored, quoted_crc(stored)),
+               stored == of_nothing ? KELP_RANGE : KELP_BROKEN_GZIP);
+    Scene stat(1024, 0, true);
+    CHECK(stat.asks_and_hears({200, empty}).verdict == Verdict::kAskMore);
+    check_done(judged(stat, stored, quoted_crc(stored)), status);
+    // Overwritten meanwhile, or damaged on the way.
+    Scene changed;
+    CHECK(changed.asks_and_hears({206, empty_range}).verdict == Verdict::kAskMore);
+    check_elsewhere(judged(changed, stored, quoted_crc("other")), {});
+    Scene damaged;
+    CHECK(damaged.asks_and_hears({206, empty_range}).verdict == Verdict::kAskMore);
+    check_elsewhere(judged(damaged, stored + "?", quoted_crc(stored)), {});
+  }
+  // Nothing empty is so long.
+  Scene endless;
+  const Headers empty{{"ETag", "\"9a71bb4c\""}, {"Content-Range", "bytes 0--1/0"}};
+  CHECK(endless.asks_and_hears({206, empty}).verdict == Verdict::kAskMore);
+  check_done(judged(endless, std::string(100'000, 'x'), "\"9a71bb4c\""), KELP_BROKEN_GZIP);
 }
 
 TEST_CASE("ranges that are not the one that was asked for are refused before a byte is taken") {
@@ -302,7 +336,6 @@ TEST_CASE("the checksum is verified where all of a needle came and its ETag fits
   };
   CHECK(flags_with(quoted_crc(data)) == KELP_FLAG_CRC_VERIFIED);
   CHECK(flags_with(quoted_crc(data, true)) == KELP_FLAG_CRC_VERIFIED);
-  CHECK(flags_with(quoted_crc("other bytes")) == 0);
   CHECK(flags_with("") == 0);
   CHECK(flags_with("W/" + quoted_crc(data)) == 0);
   CHECK(flags_with(quoted_crc(data).substr(1, 8)) == 0);
@@ -311,6 +344,29 @@ TEST_CASE("the checksum is verified where all of a needle came and its ETag fits
   Spoken part = part_of(data.substr(0, 4), 0, data.size());
   part.headers["ETag"] = quoted_crc(data.substr(0, 4));
   CHECK(Scene(4).asks_and_hears(part).outcome.flags == KELP_FLAG_TRUNCATED);
+}
+
+TEST_CASE("bytes that do not fit the ETag are good only if something else is stored") {
+  const std::string data = "some bytes";
+  Spoken spoken = part_of(data, 0, data.size());
+  spoken.headers["ETag"] = quoted_crc("what is stored");
+  const auto after = [&](const Headers& headers) {
+    Scene scene(64);
+    CHECK(scene.asks_and_hears(spoken).verdict == Verdict::kAskMore);
+    const HttpClient::Request asked = scene.ask();
+    CHECK(asked.method == HttpClient::Method::kHead);
+    CHECK(asked.headers == std::vector<std::string>{"Accept-Encoding: gzip"});
+    const auto result = scene.hears({200, headers});
+    CHECK(scene.ask().method == HttpClient::Method::kGet);  // the next server: from the start
+    return result;
+  };
+  const std::string etag = quoted_crc("what is stored");
+  const auto compressed = after({{"ETag", etag}, {"Content-Encoding", "gzip"}});
+  check_done(compressed, KELP_OK);
+  CHECK(compressed.outcome.flags == 0);
+  CHECK(compressed.outcome.bytes == data.size());
+  check_elsewhere(after({{"ETag", etag}}), Failure::kServerError, KELP_CORRUPT);
+  check_elsewhere(after({{"ETag", quoted_crc(data)}, {"Content-Encoding", "gzip"}}), {});
 }
 
 TEST_CASE("each status of a volume server ends as its table says") {
@@ -353,7 +409,7 @@ TEST_CASE("no connection and a broken one are told apart") {
 TEST_CASE("a refused range is followed by the size, which tells RANGE and the total") {
   Scene scene(10, 50);
   CHECK(scene.ask().method == HttpClient::Method::kGet);
-  CHECK(scene.hears({416, {}, "invalid range"}).verdict == Verdict::kSizeFirst);
+  CHECK(scene.hears({416, {}, "invalid range"}).verdict == Verdict::kAskMore);
   CHECK(scene.ask().method == HttpClient::Method::kHead);
   const auto result = scene.hears({200, {{"Content-Length", "40"}}});
   check_done(result, KELP_RANGE);
@@ -362,7 +418,7 @@ TEST_CASE("a refused range is followed by the size, which tells RANGE and the to
 
 TEST_CASE("after a size that explains nothing the next server is asked for the range again") {
   Scene scene(10, 50);
-  CHECK(scene.asks_and_hears({416}).verdict == Verdict::kSizeFirst);
+  CHECK(scene.asks_and_hears({416}).verdict == Verdict::kAskMore);
   check_elsewhere(scene.asks_and_hears({200, {{"Content-Length", "60"}}}), {});
   CHECK(scene.ask().method == HttpClient::Method::kGet);
   auto result = scene.hears(part_of("0123456789", 50, 60));
@@ -370,9 +426,9 @@ TEST_CASE("after a size that explains nothing the next server is asked for the r
   CHECK(result.outcome.bytes == 10);
   // And after one that does not say it, or refuses that too.
   Scene silent(10, 50);
-  CHECK(silent.asks_and_hears({416}).verdict == Verdict::kSizeFirst);
+  CHECK(silent.asks_and_hears({416}).verdict == Verdict::kAskMore);
   check_elsewhere(silent.asks_and_hears({200}), Failure::kServerError);
-  CHECK(silent.asks_and_hears({416}).verdict == Verdict::kSizeFirst);
+  CHECK(silent.asks_and_hears({416}).verdict == Verdict::kAskMore);
   check_elsewhere(silent.asks_and_hears({416}), {});
 }
 
