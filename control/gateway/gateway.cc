@@ -103,8 +103,12 @@ void Gateway::turn() {
 
 void Gateway::sleep() {
   waker_.arm();
-  const bool work = stop_.load(std::memory_order_acquire) ||
-                    std::ranges::any_of(lanes_, [](RemoteLane* l) { return !l->requests.empty(); });
+  bool work = stop_.load(std::memory_order_acquire) ||
+              std::ranges::any_of(lanes_, [](RemoteLane* l) { return !l->requests.empty(); });
+  {
+    const std::lock_guard lock(mutex_);
+    work = work || !wishes_.empty();
+  }
   std::array<pollfd, 2> sources{pollfd{waker_.fd(), POLLIN, 0},
                                 pollfd{http_.epoll_fd(), POLLIN, 0}};
   if (!work) ::poll(sources.data(), sources.size(), timeout_ms());
