@@ -212,7 +212,7 @@ void Gateway::run_timers() {
       answer(read, KELP_DEADLINE);
     } else {
       set_timer(read, read.end);
-      try_next(read);
+      locate(read, now - kYoung);
     }
   }
 }

@@ -66,6 +66,9 @@ class Gateway {
   using Clock = std::chrono::steady_clock;
   using Key = std::uint64_t;  // lane << 32 | op
 
+  /// A read that finds nobody, or not who was named, is led by an answer of masters no older.
+  static constexpr std::chrono::milliseconds kYoung{1000};
+
   /// One volume server over HTTP.
   struct Server {
     CircuitBreaker breaker;

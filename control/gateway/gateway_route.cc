@@ -106,7 +106,9 @@ void Gateway::try_again_later(Read& read) {
   const Clock::time_point now = Clock::now();
   Clock::time_point when = now + kPause * (1 << read.rounds);
   for (Candidate& candidate : read.candidates) {
-    if (!candidate.tried) when = std::min(when, server(candidate.server).breaker.retry_at());
+    // One that lets somebody else's attempt through now tells before long.
+    const Clock::time_point retry = server(candidate.server).breaker.retry_at();
+    if (!candidate.tried && retry > now) when = std::min(when, retry);
     candidate.tried = false;
   }
   if (++read.rounds > kMostRounds || when >= read.end) {
