@@ -79,6 +79,7 @@ class Gateway {
   };
   struct Candidate {
     std::string server;
+    bool listed = false;  ///< by a master; else the caller named it
     bool tried = false;
   };
   /// One request of a worker, until it is answered.
@@ -95,11 +96,13 @@ class Gateway {
     std::optional<Clock::time_point> due;  // in timers_
     std::vector<Candidate> candidates;
     Clock::time_point located{};  // when the question went out that named them
+    bool located_anew = false;    // since the caller named a server that was not among them
     std::uint32_t rounds = 0;     // through all of them
     std::uint8_t attempts = 0;
     std::unique_ptr<HttpRead> attempt;
     HttpClient::Ticket ticket = 0;
-    std::string server;  // of the attempt
+    std::string server;   // of the attempt
+    bool probes = false;  // it is the one a half-open breaker lets through
     Clock::time_point asked{};
     kelp_status status;  // what it ends with if nothing better comes
   };

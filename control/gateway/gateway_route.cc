@@ -1,5 +1,6 @@
 // From a volume to one of its servers, and to the next one when that fails.
 #include <algorithm>
+#include <utility>
 
 #include "control/gateway/gateway.h"
 #include "control/gateway/read_token.h"
@@ -32,6 +33,8 @@ void Gateway::locate(Read& read, Clock::time_point not_before) {
 void Gateway::located(Read& read, const LookupCache::Answer& answer_of_master) {
   read.located = answer_of_master.asked;
   if (!admit_named_server(read, answer_of_master)) {
+    // The caller may know better than an answer of some seconds ago.
+    if (!std::exchange(read.located_anew, true)) return locate(read, read.began - kYoung);
     ++counters_.servers_refused;
     answer(read, KELP_DENIED);
     return;
@@ -39,8 +42,9 @@ void Gateway::located(Read& read, const LookupCache::Answer& answer_of_master) {
   std::vector<Candidate> candidates = in_order(answer_of_master.locations);
   if (!read.hints.server.empty()) {
     const std::string named = normal(read.hints.server);
-    std::erase_if(candidates, [&](const Candidate& each) { return each.server == named; });
-    candidates.insert(candidates.begin(), {named});
+    const bool listed =
+        std::erase_if(candidates, [&](const Candidate& each) { return each.server == named; }) != 0;
+    candidates.insert(candidates.begin(), {named, listed});
   }
   // After a 404: servers that have answered so and are still listed were right.
   for (Candidate& candidate : candidates) {
@@ -81,7 +85,7 @@ std::vector<Gateway::Candidate> Gateway::in_order(const std::vector<Location>& l
   std::ranges::rotate(sorted, sorted.begin() + (sorted.empty() ? 0 : spread_ % sorted.size()));
   std::ranges::stable_sort(sorted, {}, rank);
   std::vector<Candidate> candidates;
-  for (const Location& location : sorted) candidates.push_back({normal(location.url)});
+  for (const Location& location : sorted) candidates.push_back({normal(location.url), true});
   return candidates;
 }
 
@@ -212,6 +216,15 @@ void Gateway::judge(Read& read, Server& from, HttpRead::Result result) {
 
 /// 404: the needle is gone, or the volume is. A master that was asked after the read began knows.
 void Gateway::not_here(Read& read) {
+  const bool some = std::ranges::any_of(read.candidates, &Candidate::listed);
+  const bool this_one = std::ranges::any_of(read.candidates, [&](const Candidate& each) {
+    return each.listed && each.server == read.server;
+  });
+  if (!this_one) {
+    // One of the caller's choice: those that the master lists know better.
+    if (some) return try_next(read);
+    return answer(read, KELP_UNAVAILABLE);
+  }
   if (read.located >= read.began) {
     answer(read, KELP_NOT_FOUND);
     return;
