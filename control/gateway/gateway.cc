@@ -187,7 +187,7 @@ void Gateway::answer(Read& read, kelp_status status) {
 void Gateway::answer(Read& read, const ReadOutcome& outcome, kelp_path path) {
   if (read.ticket != 0) {
     http_.cancel(read.ticket);
-    server(read.server).breaker.abandoned();  // of an attempt that has failed already: nothing
+    abandon(read);
   }
   set_timer(read, std::nullopt);
   --counters_.in_flight;

@@ -126,6 +126,8 @@ class Gateway {
   void attempt(Read& read, Candidate& candidate);
   void attempt_ended(Read& read, const HttpAnswer& answer);
   void note_silence(const Read& read, Clock::time_point now);
+  void note_failure(const Read& read, CircuitBreaker::Failure failure, const std::string& reason);
+  void abandon(const Read& read);
   void judge(Read& read, Server& server, HttpRead::Result result);
   void not_here(Read& read);
   void answer(Read& read, const ReadOutcome& outcome, kelp_path path = KELP_PATH_NONE);

@@ -13,6 +13,8 @@ constexpr std::uint32_t kMostRounds = 3;
 constexpr std::chrono::milliseconds kPause{50};
 /// A server that has not answered for so long counts as failing.
 constexpr std::chrono::milliseconds kPatience{250};
+/// So much later than a read ends libcurl gives up its last attempt: the read ends it.
+constexpr std::chrono::milliseconds kSlack{1000};
 /// Servers remembered; a cluster of more is read all the same.
 constexpr std::size_t kMostServers = 4096;
 
@@ -143,10 +145,11 @@ void Gateway::attempt(Read& read, Candidate& candidate) {
   // Time for another replica is left while there is one.
   const bool last = std::ranges::all_of(read.candidates, &Candidate::tried);
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(read.end - now);
-  request.deadline = std::max(last ? left : left / 2, std::chrono::milliseconds(1));
+  request.deadline = last ? left + kSlack : std::max(left / 2, std::chrono::milliseconds(1));
   request.connect_deadline = std::min(options_.connect_timeout, request.deadline);
   if (++read.attempts > 1) ++counters_.retries;
   read.server = candidate.server;
+  read.probes = server(read.server).breaker.state(now) != CircuitBreaker::State::kClosed;
   read.asked = now;
   ++spread_;
   read.ticket = http_.ask(std::move(request),
@@ -165,7 +168,7 @@ void Gateway::attempt_ended(Read& read, const HttpAnswer& ended) {
     note_silence(read, now);
   } else if (result.failure) {
     ++from.failures;
-    from.breaker.failed(now, *result.failure, result.reason);
+    note_failure(read, *result.failure, result.reason);
   } else {
     ++from.reads;
     from.bytes += result.outcome.bytes;
@@ -178,13 +181,25 @@ void Gateway::attempt_ended(Read& read, const HttpAnswer& ended) {
 /// A server that lets a read wait for long. What one does not answer within the millisecond some
 /// client allows says nothing about it.
 void Gateway::note_silence(const Read& read, Clock::time_point now) {
-  Server& silent = server(read.server);
-  ++silent.failures;
+  ++server(read.server).failures;
   if (now - read.asked < kPatience) {
-    silent.breaker.abandoned();
+    abandon(read);
   } else {
-    silent.breaker.failed(now, CircuitBreaker::Failure::kNoAnswer, "it does not answer in time");
+    note_failure(read, CircuitBreaker::Failure::kNoAnswer, "it does not answer in time");
   }
+}
+
+/// What began before a breaker opened neither lengthens its backoff nor stands for its probe.
+void Gateway::note_failure(const Read& read, CircuitBreaker::Failure failure,
+                           const std::string& reason) {
+  CircuitBreaker& breaker = server(read.server).breaker;
+  const Clock::time_point now = Clock::now();
+  if (!read.probes && breaker.state(now) != CircuitBreaker::State::kClosed) return;
+  breaker.failed(now, failure, reason);
+}
+
+void Gateway::abandon(const Read& read) {
+  if (read.probes) server(read.server).breaker.abandoned();
 }
 
 void Gateway::judge(Read& read, Server& from, HttpRead::Result result) {
