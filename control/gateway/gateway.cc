@@ -103,8 +103,12 @@ void Gateway::turn() {
 
 void Gateway::sleep() {
   waker_.arm();
-  const bool work = stop_.load(std::memory_order_acquire) ||
-                    std::ranges::any_of(lanes_, [](RemoteLane* l) { return !l->requests.empty(); });
+  bool work = stop_.load(std::memory_order_acquire) ||
+              std::ranges::any_of(lanes_, [](RemoteLane* l) { return !l->requests.empty(); });
+  {
+    const std::lock_guard lock(mutex_);
+    work = work || !wishes_.empty();
+  }
   std::array<pollfd, 2> sources{pollfd{waker_.fd(), POLLIN, 0},
                                 pollfd{http_.epoll_fd(), POLLIN, 0}};
   if (!work) ::poll(sources.data(), sources.size(), timeout_ms());
@@ -183,7 +187,7 @@ void Gateway::answer(Read& read, kelp_status status) {
 void Gateway::answer(Read& read, const ReadOutcome& outcome, kelp_path path) {
   if (read.ticket != 0) {
     http_.cancel(read.ticket);
-    server(read.server).breaker.abandoned();  // of an attempt that has failed already: nothing
+    abandon(read);
   }
   set_timer(read, std::nullopt);
   --counters_.in_flight;
@@ -208,7 +212,7 @@ void Gateway::run_timers() {
       answer(read, KELP_DEADLINE);
     } else {
       set_timer(read, read.end);
-      locate(read, now);
+      locate(read, now - kYoung);
     }
   }
 }

@@ -66,6 +66,9 @@ class Gateway {
   using Clock = std::chrono::steady_clock;
   using Key = std::uint64_t;  // lane << 32 | op
 
+  /// A read that finds nobody, or not who was named, is led by an answer of masters no older.
+  static constexpr std::chrono::milliseconds kYoung{1000};
+
   /// One volume server over HTTP.
   struct Server {
     CircuitBreaker breaker;
@@ -76,6 +79,7 @@ class Gateway {
   };
   struct Candidate {
     std::string server;
+    bool listed = false;  ///< by a master; else the caller named it
     bool tried = false;
   };
   /// One request of a worker, until it is answered.
@@ -92,11 +96,13 @@ class Gateway {
     std::optional<Clock::time_point> due;  // in timers_
     std::vector<Candidate> candidates;
     Clock::time_point located{};  // when the question went out that named them
+    bool located_anew = false;    // since the caller named a server that was not among them
     std::uint32_t rounds = 0;     // through all of them
     std::uint8_t attempts = 0;
     std::unique_ptr<HttpRead> attempt;
     HttpClient::Ticket ticket = 0;
-    std::string server;  // of the attempt
+    std::string server;   // of the attempt
+    bool probes = false;  // it is the one a half-open breaker lets through
     Clock::time_point asked{};
     kelp_status status;  // what it ends with if nothing better comes
   };
@@ -121,6 +127,8 @@ class Gateway {
   void ask(Read& read);
   void attempt_ended(Read& read, const HttpAnswer& answer);
   void note_silence(const Read& read, Clock::time_point now);
+  void note_failure(const Read& read, CircuitBreaker::Failure failure, const std::string& reason);
+  void abandon(const Read& read);
   void judge(Read& read, Server& server, HttpRead::Result result);
   void not_here(Read& read);
   void answer(Read& read, const ReadOutcome& outcome, kelp_path path = KELP_PATH_NONE);

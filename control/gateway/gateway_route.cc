@@ -1,5 +1,6 @@
 // From a volume to one of its servers, and to the next one when that fails.
 #include <algorithm>
+#include <utility>
 
 #include "control/gateway/gateway.h"
 #include "control/gateway/read_token.h"
@@ -12,6 +13,8 @@ constexpr std::chrono::milliseconds kShortestPause{50};
 constexpr std::chrono::milliseconds kLongestPause{800};
 /// A server that has not answered for so long counts as failing.
 constexpr std::chrono::milliseconds kPatience{250};
+/// So much later than a read ends libcurl gives up its last attempt: the read ends it.
+constexpr std::chrono::milliseconds kSlack{1000};
 /// Servers remembered; a cluster of more is read all the same.
 constexpr std::size_t kMostServers = 4096;
 
@@ -32,6 +35,8 @@ void Gateway::locate(Read& read, Clock::time_point not_before) {
 void Gateway::located(Read& read, const LookupCache::Answer& answer_of_master) {
   read.located = answer_of_master.asked;
   if (!admit_named_server(read, answer_of_master)) {
+    // The caller may know better than an answer of some seconds ago.
+    if (!std::exchange(read.located_anew, true)) return locate(read, read.began - kYoung);
     ++counters_.servers_refused;
     answer(read, KELP_DENIED);
     return;
@@ -39,8 +44,9 @@ void Gateway::located(Read& read, const LookupCache::Answer& answer_of_master) {
   std::vector<Candidate> candidates = in_order(answer_of_master.locations);
   if (!read.hints.server.empty()) {
     const std::string named = normal(read.hints.server);
-    std::erase_if(candidates, [&](const Candidate& each) { return each.server == named; });
-    candidates.insert(candidates.begin(), {named});
+    const bool listed =
+        std::erase_if(candidates, [&](const Candidate& each) { return each.server == named; }) != 0;
+    candidates.insert(candidates.begin(), {named, listed});
   }
   // After a 404: servers that have answered so and are still listed were right.
   for (Candidate& candidate : candidates) {
@@ -81,7 +87,7 @@ std::vector<Gateway::Candidate> Gateway::in_order(const std::vector<Location>& l
   std::ranges::rotate(sorted, sorted.begin() + (sorted.empty() ? 0 : spread_ % sorted.size()));
   std::ranges::stable_sort(sorted, {}, rank);
   std::vector<Candidate> candidates;
-  for (const Location& location : sorted) candidates.push_back({normal(location.url)});
+  for (const Location& location : sorted) candidates.push_back({normal(location.url), true});
   return candidates;
 }
 
@@ -108,7 +114,9 @@ void Gateway::try_again_later(Read& read) {
   Clock::time_point when =
       now + std::min(kShortestPause * (1 << std::min(read.rounds, 8U)), kLongestPause);
   for (Candidate& candidate : read.candidates) {
-    if (!candidate.tried) when = std::min(when, server(candidate.server).breaker.retry_at());
+    // One that lets somebody else's attempt through now tells before long.
+    const Clock::time_point retry = server(candidate.server).breaker.retry_at();
+    if (!candidate.tried && retry > now) when = std::min(when, retry);
     candidate.tried = false;
   }
   ++read.rounds;
@@ -147,8 +155,9 @@ void Gateway::ask(Read& read) {
   // Time for another replica is left while there is one.
   const bool last = std::ranges::all_of(read.candidates, &Candidate::tried);
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(read.end - now);
-  request.deadline = std::max(last ? left : left / 2, std::chrono::milliseconds(1));
+  request.deadline = last ? left + kSlack : std::max(left / 2, std::chrono::milliseconds(1));
   request.connect_deadline = std::min(options_.connect_timeout, request.deadline);
+  read.probes = server(read.server).breaker.state(now) != CircuitBreaker::State::kClosed;
   read.asked = now;
   read.ticket = http_.ask(std::move(request),
                           [this, key = read.key, number = read.number](const HttpAnswer& ended) {
@@ -166,7 +175,7 @@ void Gateway::attempt_ended(Read& read, const HttpAnswer& ended) {
     note_silence(read, now);
   } else if (result.failure) {
     ++from.failures;
-    from.breaker.failed(now, *result.failure, result.reason);
+    note_failure(read, *result.failure, result.reason);
   } else {
     ++from.reads;
     from.bytes += result.outcome.bytes;
@@ -179,13 +188,25 @@ void Gateway::attempt_ended(Read& read, const HttpAnswer& ended) {
 /// A server that lets a read wait for long. What one does not answer within the millisecond some
 /// client allows says nothing about it.
 void Gateway::note_silence(const Read& read, Clock::time_point now) {
-  Server& silent = server(read.server);
-  ++silent.failures;
+  ++server(read.server).failures;
   if (now - read.asked < kPatience) {
-    silent.breaker.abandoned();
+    abandon(read);
   } else {
-    silent.breaker.failed(now, CircuitBreaker::Failure::kNoAnswer, "it does not answer in time");
+    note_failure(read, CircuitBreaker::Failure::kNoAnswer, "it does not answer in time");
   }
+}
+
+/// What began before a breaker opened neither lengthens its backoff nor stands for its probe.
+void Gateway::note_failure(const Read& read, CircuitBreaker::Failure failure,
+                           const std::string& reason) {
+  CircuitBreaker& breaker = server(read.server).breaker;
+  const Clock::time_point now = Clock::now();
+  if (!read.probes && breaker.state(now) != CircuitBreaker::State::kClosed) return;
+  breaker.failed(now, failure, reason);
+}
+
+void Gateway::abandon(const Read& read) {
+  if (read.probes) server(read.server).breaker.abandoned();
 }
 
 void Gateway::judge(Read& read, Server& from, HttpRead::Result result) {
@@ -214,6 +235,15 @@ void Gateway::judge(Read& read, Server& from, HttpRead::Result result) {
 
 /// 404: the needle is gone, or the volume is. A master that was asked after the read began knows.
 void Gateway::not_here(Read& read) {
+  const bool some = std::ranges::any_of(read.candidates, &Candidate::listed);
+  const bool this_one = std::ranges::any_of(read.candidates, [&](const Candidate& each) {
+    return each.listed && each.server == read.server;
+  });
+  if (!this_one) {
+    // One of the caller's choice: those that the master lists know better.
+    if (some) return try_next(read);
+    return answer(read, KELP_UNAVAILABLE);
+  }
   if (read.located >= read.began) {
     answer(read, KELP_NOT_FOUND);
     return;

@@ -14,12 +14,12 @@ _kelpctl() {
   case $previous in
     --run-dir | --volume-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
     --output | -o) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-    --offset | --size | --timeout) return ;;
+    --offset | --size | --timeout | --token | --volume-server) return ;;
   esac
   local options=$everywhere
   case $command in
     "") options="$everywhere $commands" ;;
-    read) options="$everywhere --offset --size --output --timeout" ;;
+    read) options="$everywhere --offset --size --output --timeout --token --volume-server" ;;
     stat | trace) options="$everywhere --timeout" ;;
     stats) options="$everywhere --watch" ;;
     doctor) options="$everywhere --volume-dir" ;;
