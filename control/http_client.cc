@@ -2,6 +2,7 @@
 
 #include <curl/curl.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -123,6 +124,14 @@ struct HttpClient::State {
   UniqueFd epoll{::epoll_create1(EPOLL_CLOEXEC)};
   std::map<CURL*, std::unique_ptr<Transfer>> transfers;
   std::unordered_map<Ticket, CURL*> tickets;
+  struct Watched {
+    std::uint32_t events = 0;
+    bool wanted = true;  // by libcurl
+  };
+  std::unordered_map<int, Watched> watched;  // what is in `epoll`
+  std::array<epoll_event, 32> events{};
+  int events_ready = 0;  // of wait(), for run()
+  bool other_watched = false;
   std::vector<std::unique_ptr<CURL, EasyCleanup>> idle;  // to make one costs as much as a request
   Ticket last_ticket = 0;
   std::optional<Clock::time_point> due;
@@ -132,20 +141,39 @@ struct HttpClient::State {
     for (auto& [handle, transfer] : transfers) ::curl_multi_remove_handle(multi.get(), handle);
   }
 
-  static int watch_socket(CURL*, curl_socket_t socket, int what, void* context, void* known) {
+  /// A socket stays in the epoll set while its connection is kept for the next request: libcurl
+  /// takes it out and in again for each.
+  static int watch_socket(CURL*, curl_socket_t socket, int what, void* context, void*) {
     auto* state = static_cast<State*>(context);
     if (what == CURL_POLL_REMOVE) {
-      ::epoll_ctl(state->epoll.get(), EPOLL_CTL_DEL, socket, nullptr);
+      const auto found = state->watched.find(socket);
+      if (found != state->watched.end()) found->second.wanted = false;
       return 0;
     }
     epoll_event event{};
     event.data.fd = socket;
     if ((what & CURL_POLL_IN) != 0) event.events |= EPOLLIN;
     if ((what & CURL_POLL_OUT) != 0) event.events |= EPOLLOUT;
-    const int operation = known == nullptr ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-    if (::epoll_ctl(state->epoll.get(), operation, socket, &event) != 0) return -1;
-    ::curl_multi_assign(state->multi.get(), socket, state);  // any pointer: "known" from now on
-    return 0;
+    const auto [found, added] = state->watched.try_emplace(socket);
+    found->second.wanted = true;
+    if (!added && found->second.events == event.events) return 0;
+    found->second.events = event.events;
+    const int operation = added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+    return ::epoll_ctl(state->epoll.get(), operation, socket, &event) == 0 ? 0 : -1;
+  }
+
+  static int close_socket(void* context, curl_socket_t socket) {
+    static_cast<State*>(context)->watched.erase(socket);  // the kernel takes it out of the set
+    return ::close(socket);
+  }
+
+  /// Something happened on a connection that is kept: it ends, and libcurl finds out when it wants
+  /// to use it.
+  void drop_unwanted(int socket) {
+    const auto found = watched.find(socket);
+    if (found == watched.end() || found->second.wanted) return;
+    ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, socket, nullptr);
+    watched.erase(found);
   }
 
   static int set_timer(CURLM*, long timeout_ms, void* context) {
@@ -229,6 +257,8 @@ HttpClient::Ticket HttpClient::ask(Request request, std::function<void(HttpAnswe
   transfer->done = std::move(done);
   transfer->ticket = ++state_->last_ticket;
   prepare(*transfer, state_->options);
+  ::curl_easy_setopt(transfer->handle.get(), CURLOPT_CLOSESOCKETFUNCTION, State::close_socket);
+  ::curl_easy_setopt(transfer->handle.get(), CURLOPT_CLOSESOCKETDATA, state_.get());
   CURL* const handle = transfer->handle.get();
   const Ticket ticket = transfer->ticket;
   state_->tickets.emplace(ticket, handle);
@@ -252,12 +282,19 @@ int HttpClient::epoll_fd() const noexcept {
 }
 
 void HttpClient::run() {
-  std::array<epoll_event, 32> events;
-  const int count =
-      ::epoll_wait(state_->epoll.get(), events.data(), static_cast<int>(events.size()), 0);
+  auto& events = state_->events;
+  const int count = state_->events_ready > 0 ? std::exchange(state_->events_ready, 0)
+                                             : ::epoll_wait(state_->epoll.get(), events.data(),
+                                                            static_cast<int>(events.size()), 0);
   int running = 0;
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<std::size_t>(i)];
+    const auto found = state_->watched.find(event.data.fd);
+    if (found == state_->watched.end()) continue;  // the caller's, or closed since
+    if (!found->second.wanted) {
+      state_->drop_unwanted(event.data.fd);
+      continue;
+    }
     int what = 0;
     if ((event.events & EPOLLIN) != 0) what |= CURL_CSELECT_IN;
     if ((event.events & EPOLLOUT) != 0) what |= CURL_CSELECT_OUT;
@@ -269,6 +306,20 @@ void HttpClient::run() {
     ::curl_multi_socket_action(state_->multi.get(), CURL_SOCKET_TIMEOUT, 0, &running);
   }
   state_->take_finished();
+}
+
+void HttpClient::wait(int fd, std::chrono::milliseconds at_most) {
+  if (!state_->other_watched) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    ::epoll_ctl(state_->epoll.get(), EPOLL_CTL_ADD, fd, &event);
+    state_->other_watched = true;
+  }
+  auto& events = state_->events;
+  state_->events_ready =
+      ::epoll_wait(state_->epoll.get(), events.data(), static_cast<int>(events.size()),
+                   static_cast<int>(at_most.count()));
 }
 
 std::optional<std::chrono::milliseconds> HttpClient::timeout() const {

@@ -81,6 +81,9 @@ class HttpClient {
 
   /// Readable when run() has something to do; for the caller's epoll, level-triggered.
   int epoll_fd() const noexcept;
+  /// Instead of an epoll of the caller's: sleeps until run() has something to do or `fd`, always
+  /// the same one, is readable.
+  void wait(int fd, std::chrono::milliseconds at_most);
   /// Goes on with what is ready. Never blocks.
   void run();
   /// When run() is due though epoll_fd() stays silent.

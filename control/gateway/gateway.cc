@@ -1,7 +1,6 @@
 // The thread, and a read's start and end; gateway_route.cc is the way in between.
 #include "control/gateway/gateway.h"
 
-#include <poll.h>
 #include <pthread.h>
 
 #include <algorithm>
@@ -109,9 +108,7 @@ void Gateway::sleep() {
     const std::lock_guard lock(mutex_);
     work = work || !wishes_.empty();
   }
-  std::array<pollfd, 2> sources{pollfd{waker_.fd(), POLLIN, 0},
-                                pollfd{http_.epoll_fd(), POLLIN, 0}};
-  if (!work) ::poll(sources.data(), sources.size(), timeout_ms());
+  if (!work) http_.wait(waker_.fd(), std::chrono::milliseconds(timeout_ms()));
   waker_.disarm();
 }
 

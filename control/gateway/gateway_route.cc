@@ -11,6 +11,8 @@ namespace {
 /// Between two rounds through all replicas of a volume, while none answers: doubles.
 constexpr std::chrono::milliseconds kShortestPause{50};
 constexpr std::chrono::milliseconds kLongestPause{800};
+/// Then a read gives up, though there may be time left.
+constexpr std::chrono::seconds kPersistence{5};
 /// A server that has not answered for so long counts as failing.
 constexpr std::chrono::milliseconds kPatience{250};
 /// So much later than a read ends libcurl gives up its last attempt: the read ends it.
@@ -107,8 +109,8 @@ void Gateway::try_next(Read& read) {
   try_again_later(read);
 }
 
-/// Every replica has failed or is held back: once more a little later, by a new look-up, for as
-/// long as there is time.
+/// Every replica has failed or is held back: once more a little later, by a new look-up, for some
+/// seconds: a server may be on its way back.
 void Gateway::try_again_later(Read& read) {
   const Clock::time_point now = Clock::now();
   Clock::time_point when =
@@ -120,7 +122,7 @@ void Gateway::try_again_later(Read& read) {
     candidate.tried = false;
   }
   ++read.rounds;
-  if (when >= read.end) {
+  if (when >= read.end || when - read.began > kPersistence) {
     answer(read, read.status == KELP_DENIED ? KELP_UNAVAILABLE : read.status);
     return;
   }

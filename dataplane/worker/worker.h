@@ -195,6 +195,7 @@ class Worker {
   // worker_read.cc
   std::uint32_t route_waiting() noexcept;
   void route(OpIndex index) noexcept;
+  void look_around() noexcept;
   VolumeSlot* choose_slot(std::uint32_t volume) noexcept;
   bool attested(const VolumeSlot& slot) const noexcept;
   bool wants_token(const VolumeSlot& slot) const noexcept;
@@ -259,6 +260,7 @@ class Worker {
   Ticks last_work_ = 0;
   Ticks last_answer_ = 0;  // of our own; those of remote_ are not
   Ticks last_beat_ = 0;
+  Ticks last_look_ = 0;
   Ticks last_timers_ = 0;
   const Ticks suspicious_;    // a slice is read faster, unless something made us sleep
   Ticks watchful_until_ = 0;  // reads are looked at closely after one that was not

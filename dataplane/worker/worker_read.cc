@@ -17,6 +17,8 @@ constexpr std::uint8_t kMostRestarts = 4;
 constexpr std::uint32_t kSlicesPerTurn = 4;
 constexpr std::uint32_t kReadsContinuedPerTurn = 4;
 
+/// Between two looks at the directories for a volume that is not known.
+constexpr std::uint64_t kLookPeriodUs = 50'000;
 constexpr std::uint64_t kWatchfulUs = 10'000;
 constexpr std::uint64_t kDistrustUs = 1'000'000;
 
@@ -80,7 +82,7 @@ void Worker::route(OpIndex index) noexcept {
   }
   VolumeSlot* const chosen = choose_slot(op.submission.volume);
   if (chosen == nullptr) {
-    loader_->look_around();
+    look_around();
     end(index, KELP_UNAVAILABLE);
     return;
   }
@@ -122,6 +124,13 @@ void Worker::route(OpIndex index) noexcept {
     return;
   }
   start_read(index, volume, *location);
+}
+
+/// Not for each of thousands of reads whose volume is on another host.
+void Worker::look_around() noexcept {
+  if (batch_began_ - last_look_ < rate_.from_us(kLookPeriodUs)) return;
+  last_look_ = batch_began_;
+  loader_->look_around();
 }
 
 /// With several servers on the host: the first that serves the volume now, else one that may soon.
