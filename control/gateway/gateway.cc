@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <new>
 #include <system_error>
 
 #include "control/log.h"
@@ -131,8 +132,12 @@ void Gateway::take_requests() {
       const Key key = Key{i} << 32 | request->op;
       if (request->kind == RemoteRequest::Kind::kCancel) {
         cancel(key);
-      } else {
+        continue;
+      }
+      try {
         begin(key, *lanes_[i], *request);
+      } catch (const std::bad_alloc&) {
+        give_up(key, *lanes_[i], request->op);
       }
     }
   }
@@ -154,6 +159,20 @@ void Gateway::begin(Key key, RemoteLane& lane, const RemoteRequest& request) {
   }
   set_timer(read, read.end);
   locate(read, Clock::time_point::min());
+}
+
+/// There was no memory to begin with it.
+void Gateway::give_up(Key key, RemoteLane& lane, OpIndex op) {
+  if (const auto begun = reads_.find(key); begun != reads_.end()) {
+    answer(*begun->second, KELP_UNAVAILABLE);
+    return;
+  }
+  --counters_.in_flight;
+  ++counters_.failed;
+  ReadOutcome outcome;
+  outcome.status = KELP_UNAVAILABLE;
+  lane.answers.try_push({op, outcome, KELP_PATH_NONE, 0});
+  answered_[static_cast<std::size_t>(key >> 32)] = true;
 }
 
 /// Copies what the client wrote once, and judges the copy.

@@ -72,6 +72,9 @@ class Gateway {
   /// One volume server over HTTP.
   struct Server {
     CircuitBreaker breaker;
+    /// Since the last success, those whose failure may have been their own: each counts once, so
+    /// that a damaged one that is read again and again closes its server to nobody.
+    std::set<std::pair<std::uint32_t, std::uint64_t>> damaged;
     std::uint64_t reads = 0;
     std::uint64_t failures = 0;
     std::uint64_t bytes = 0;
@@ -116,6 +119,7 @@ class Gateway {
   void take_requests();
   void begin(Key key, RemoteLane& lane, const RemoteRequest& request);
   bool take_hints(Read& read);
+  void give_up(Key key, RemoteLane& lane, OpIndex op);
   void cancel(Key key);
   void locate(Read& read, Clock::time_point not_before);
   void located(Read& read, const LookupCache::Answer& answer);

@@ -183,6 +183,7 @@ void Gateway::attempt_ended(Read& read, const HttpAnswer& ended) {
     from.bytes += result.outcome.bytes;
     from.latency.record(static_cast<std::uint64_t>((now - read.asked).count()));
     from.breaker.succeeded(now);
+    from.damaged.clear();
   }
   judge(read, from, std::move(result));
 }
@@ -204,6 +205,13 @@ void Gateway::note_failure(const Read& read, CircuitBreaker::Failure failure,
   CircuitBreaker& breaker = server(read.server).breaker;
   const Clock::time_point now = Clock::now();
   if (!read.probes && breaker.state(now) != CircuitBreaker::State::kClosed) return;
+  const FileId& fid = read.request.fid;
+  const bool counted =
+      server(read.server)
+          .damaged
+          .emplace(static_cast<std::uint32_t>(fid.volume), static_cast<std::uint64_t>(fid.needle))
+          .second;
+  if (failure == CircuitBreaker::Failure::kServerError && !counted) return abandon(read);
   breaker.failed(now, failure, reason);
 }
 

@@ -40,6 +40,7 @@ struct Op {
   std::uint8_t restarts = 0;
   bool went_elsewhere = false;  ///< it has been lent to the remote lane, or may not be
   bool cancelled = false;       ///< and asked back from it
+  bool tried_here = false;      ///< its bytes were read before it went
   std::uint8_t remote_attempts = 0;
   kelp_path path = KELP_PATH_LOCAL;  ///< the bytes came by it
   OpIndex next = kNoOp;              ///< in the list of its state

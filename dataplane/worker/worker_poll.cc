@@ -142,6 +142,7 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
   op.restarts = 0;
   op.went_elsewhere = remote_ == nullptr;
   op.cancelled = false;
+  op.tried_here = false;
   op.remote_attempts = 0;
   op.path = KELP_PATH_LOCAL;
   op.volume = nullptr;
@@ -188,7 +189,8 @@ void Worker::answer(Op& op, kelp_status status, const ReadOutcome& outcome) noex
   completion.tag = op.submission.tag;
   completion.status = static_cast<std::uint8_t>(status);
   completion.flags = outcome.flags;
-  const std::uint32_t here = op.remote_attempts == 0 || op.restarts > 0 ? op.restarts + 1U : 0;
+  const bool tried_here = op.remote_attempts == 0 || op.tried_here || op.restarts > 0;
+  const std::uint32_t here = tried_here ? op.restarts + 1U : 0;
   completion.attempts = static_cast<std::uint8_t>(here + op.remote_attempts);
   if (status == KELP_OK) {
     completion.bytes = outcome.bytes;

@@ -25,6 +25,7 @@ bool Worker::go_elsewhere(OpIndex index, kelp_status why) noexcept {
   Op& op = ops_[index];
   if (!may_go_elsewhere(op)) return false;
   op.went_elsewhere = true;
+  op.tried_here = why == KELP_CORRUPT;
   unpin(op);
   RemoteRequest request;
   request.kind =

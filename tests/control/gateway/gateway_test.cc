@@ -99,6 +99,18 @@ TEST_CASE("a replica that cannot read a needle leaves it to the other, and CORRU
   CHECK(scene.status(4) == KELP_CORRUPT);
 }
 
+TEST_CASE("one damaged needle, read again and again, closes its server to nobody") {
+  ScriptedHttp server(replying(500));
+  Scene scene;
+  scene.master.place(3, {server.address()});
+  scene.start();
+  // Each asks again and again, until it has waited for long enough.
+  for (OpIndex op = 0; op < 20; ++op) scene.ask(op, 3);
+  for (OpIndex op = 0; op < 20; ++op) CHECK(scene.answer().outcome.status == KELP_CORRUPT);
+  CHECK(scene.report_of(server.address()).failures >= 20);
+  CHECK(scene.report_of(server.address()).breaker == "closed");
+}
+
 TEST_CASE("where no replica answers a read is UNAVAILABLE long before its deadline") {
   const BoundPort down;
   const BoundPort down_too;
