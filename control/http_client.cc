@@ -78,10 +78,8 @@ std::size_t take_body(char* bytes, std::size_t size, std::size_t count, void* co
   return static_cast<Transfer*>(context)->take(part) ? length : 0;  // 0 ends it
 }
 
-void prepare(Transfer& transfer, const HttpClientOptions& options) {
-  CURL* handle = transfer.handle.get();
-  const HttpClient::Request& request = transfer.request;
-  ::curl_easy_setopt(handle, CURLOPT_URL, request.url.c_str());
+/// What is the same for all requests, once for a handle.
+void equip(CURL* handle, const HttpClientOptions& options) {
   ::curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   ::curl_easy_setopt(handle, CURLOPT_PROXY, "");  // the environment is no source of settings
   ::curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
@@ -89,7 +87,16 @@ void prepare(Transfer& transfer, const HttpClientOptions& options) {
   if (!options.ca_file.empty()) {
     ::curl_easy_setopt(handle, CURLOPT_CAINFO, options.ca_file.c_str());
   }
-  ::curl_easy_setopt(handle, CURLOPT_NOBODY, request.method == HttpClient::Method::kHead ? 1L : 0L);
+  ::curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, take_body);
+}
+
+void prepare(Transfer& transfer) {
+  CURL* handle = transfer.handle.get();
+  const HttpClient::Request& request = transfer.request;
+  ::curl_easy_setopt(handle, CURLOPT_URL, request.url.c_str());
+  // Either undoes the other.
+  ::curl_easy_setopt(
+      handle, request.method == HttpClient::Method::kHead ? CURLOPT_NOBODY : CURLOPT_HTTPGET, 1L);
   ::curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, static_cast<long>(request.deadline.count()));
   ::curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS,
                      static_cast<long>(request.connect_deadline.count()));
@@ -101,7 +108,6 @@ void prepare(Transfer& transfer, const HttpClientOptions& options) {
     transfer.headers.reset(longer);
   }
   ::curl_easy_setopt(handle, CURLOPT_HTTPHEADER, transfer.headers.get());
-  ::curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, take_body);
   ::curl_easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
   ::curl_easy_setopt(handle, CURLOPT_PRIVATE, &transfer);
 }
@@ -215,14 +221,23 @@ struct HttpClient::State {
   }
 
   std::unique_ptr<CURL, EasyCleanup> take_handle() {
-    if (idle.empty()) return std::unique_ptr<CURL, EasyCleanup>(::curl_easy_init());
-    auto handle = std::move(idle.back());
-    idle.pop_back();
+    if (!idle.empty()) {
+      auto handle = std::move(idle.back());
+      idle.pop_back();
+      return handle;
+    }
+    std::unique_ptr<CURL, EasyCleanup> handle(::curl_easy_init());
+    if (handle == nullptr) throw std::bad_alloc();
+    equip(handle.get(), options);
+    ::curl_easy_setopt(handle.get(), CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    ::curl_easy_setopt(handle.get(), CURLOPT_CLOSESOCKETDATA, this);
     return handle;
   }
+  /// Every option of the last request is set anew by the next one, and what it points to is not
+  /// touched in between.
   void put_away(std::unique_ptr<CURL, EasyCleanup> handle) {
     if (idle.size() >= kMostIdle) return;
-    ::curl_easy_reset(handle.get());
+    ::curl_easy_setopt(handle.get(), CURLOPT_HTTPHEADER, nullptr);
     idle.push_back(std::move(handle));
   }
 };
@@ -256,9 +271,7 @@ HttpClient::Ticket HttpClient::ask(Request request, std::function<void(HttpAnswe
   transfer->request = std::move(request);
   transfer->done = std::move(done);
   transfer->ticket = ++state_->last_ticket;
-  prepare(*transfer, state_->options);
-  ::curl_easy_setopt(transfer->handle.get(), CURLOPT_CLOSESOCKETFUNCTION, State::close_socket);
-  ::curl_easy_setopt(transfer->handle.get(), CURLOPT_CLOSESOCKETDATA, state_.get());
+  prepare(*transfer);
   CURL* const handle = transfer->handle.get();
   const Ticket ticket = transfer->ticket;
   state_->tickets.emplace(ticket, handle);

@@ -21,7 +21,7 @@ constexpr std::uint64_t kGraceUs = 20'000;
 constexpr std::uint32_t kPollsPerClock = 64;
 
 /// The part of spin_us that is spun while it does not pay.
-constexpr std::uint64_t kShortSpin = 8;
+constexpr std::uint64_t kShortSpin = 25;
 
 /// Longest sleep before the clock and the daemon are looked at again.
 constexpr std::uint64_t kLongestSleepUs = 1'000'000;

@@ -151,7 +151,8 @@ void Worker::sleep() noexcept {
     if (!ring->severed()) ring->disarm_sleep();
   }
   last_work_ = ticks_now();
-  do_periodic_work();
+  // What it was woken for first.
+  if (!poll_once()) do_periodic_work();
 }
 
 int Worker::sleep_timeout_ms() const noexcept {
@@ -323,7 +324,7 @@ void Worker::show_cpu() noexcept {
 
 void Worker::do_periodic_work() noexcept {
   show_cpu();
-  take_closes();
+  if (!closes_.empty()) take_closes();
   const Ticks now = ticks_now();
   if (now - last_beat_ > rate_.from_us(kHeartbeatPeriodMs * 1000 / 2)) {
     last_beat_ = now;
