@@ -17,6 +17,8 @@ constexpr std::chrono::seconds kPersistence{5};
 constexpr std::chrono::milliseconds kPatience{250};
 /// So much later than a read ends libcurl gives up its last attempt: the read ends it.
 constexpr std::chrono::milliseconds kSlack{1000};
+/// Needles of a server remembered as damaged: more than open its breaker.
+constexpr std::size_t kMostDamaged = 64;
 /// Servers remembered; a cluster of more is read all the same.
 constexpr std::size_t kMostServers = 4096;
 
@@ -205,13 +207,14 @@ void Gateway::note_failure(const Read& read, CircuitBreaker::Failure failure,
   CircuitBreaker& breaker = server(read.server).breaker;
   const Clock::time_point now = Clock::now();
   if (!read.probes && breaker.state(now) != CircuitBreaker::State::kClosed) return;
-  const FileId& fid = read.request.fid;
-  const bool counted =
-      server(read.server)
-          .damaged
-          .emplace(static_cast<std::uint32_t>(fid.volume), static_cast<std::uint64_t>(fid.needle))
-          .second;
-  if (failure == CircuitBreaker::Failure::kServerError && !counted) return abandon(read);
+  if (failure == CircuitBreaker::Failure::kServerError) {
+    auto& damaged = server(read.server).damaged;
+    if (damaged.size() >= kMostDamaged) damaged.clear();
+    const FileId& fid = read.request.fid;
+    const auto volume = static_cast<std::uint32_t>(fid.volume);
+    const auto needle = static_cast<std::uint64_t>(fid.needle);
+    if (!damaged.emplace(volume, needle).second) return abandon(read);
+  }
   breaker.failed(now, failure, reason);
 }
 
