@@ -175,7 +175,8 @@ TEST_CASE("entries with a wrong lap mark are not taken") {
   CHECK(served.answer_to(client, 0, served.read()).status == KELP_OK);
 }
 
-TEST_CASE("a client with more in flight than it can be answered loses its rings, and no other client") {
+TEST_CASE(
+    "a client with more in flight than it can be answered loses its rings, and no other client") {
   Served served;
   RawClient client(*served.daemon, 2);
   RawClient other(*served.daemon);
