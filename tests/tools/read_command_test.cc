@@ -47,6 +47,15 @@ TEST_CASE("read writes the bytes and nothing else") {
   }
 }
 
+TEST_CASE("a token and a volume server go with a read that is given them") {
+  hold(bytes_of(10));
+  stand_in().wanted_token = "abc";
+  stand_in().wanted_server = "10.0.0.1:8080";
+  CHECK(run({"read", kFid}).code != 0);
+  CHECK(run({"read", "--token", "abc", kFid}).code != 0);
+  CHECK(run({"read", "--token", "abc", "--volume-server", "10.0.0.1:8080", kFid}).code == 0);
+}
+
 TEST_CASE("a needle of many chunks arrives whole") {
   for (const std::size_t count : {kChunk + 1, 3 * kChunk, 2 * kChunk + 77}) {
     CAPTURE(count);

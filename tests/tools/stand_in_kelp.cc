@@ -4,12 +4,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <vector>
 
 using kelp::test::stand_in;
 using kelp::test::StandIn;
 
 struct kelp_connection {
-  void* buffer = nullptr;
+  std::vector<void*> buffers;
 };
 struct kelp_channel {};
 
@@ -75,28 +76,38 @@ kelp_status kelp_connect(const kelp_options* options, kelp_connection** out) {
   return stand_in().connect;
 }
 void kelp_close(kelp_connection* connection) {
-  if (connection != nullptr) std::free(connection->buffer);
+  if (connection == nullptr) return;
+  for (void* buffer : connection->buffers) std::free(buffer);
   delete connection;
 }
 const char* kelp_error_detail(void) {
   return "the detail";
 }
 kelp_status kelp_buffer_alloc(kelp_connection* connection, size_t bytes, void** out) {
-  *out = connection->buffer = std::malloc(bytes);
+  *out = connection->buffers.emplace_back(std::malloc(bytes));
   return KELP_OK;
 }
 kelp_status kelp_channel_open(kelp_connection*, kelp_channel** out) {
   *out = &the_channel;
   return KELP_OK;
 }
-kelp_status kelp_read(kelp_channel*, const char*, uint64_t offset, void* buffer, uint32_t length,
-                      uint32_t, kelp_completion* out) {
-  *out = answer_read(offset, buffer, length);
-  return static_cast<kelp_status>(out->status);
+kelp_status kelp_hints_put(void*, const kelp_hints* hints) {
+  stand_in().token = hints->token;
+  stand_in().volume_server = hints->volume_server;
+  return KELP_OK;
 }
 kelp_status kelp_read_many(kelp_channel*, const kelp_request* requests, uint32_t count,
                            kelp_completion* out) {
-  for (uint32_t i = 0; i < count; ++i) out[i] = answer_stat(requests[i].buffer);
+  for (uint32_t i = 0; i < count; ++i) {
+    const kelp_request& each = requests[i];
+    out[i] = each.op == KELP_OP_STAT ? answer_stat(each.buffer)
+                                     : answer_read(each.offset, each.buffer, each.length);
+    const StandIn& self = stand_in();
+    const bool hinted = each.hints != nullptr && self.token == self.wanted_token &&
+                        self.volume_server == self.wanted_server;
+    const bool wanted = !self.wanted_token.empty() || !self.wanted_server.empty();
+    if (wanted && !hinted) out[i].status = KELP_DENIED;
+  }
   return KELP_OK;
 }
 kelp_status kelp_fid_parse(const char* text, kelp_fid* out) {

@@ -20,6 +20,9 @@ struct StandIn {
   std::function<void(StandIn&)> after_read = [](StandIn&) {};  ///< as another client might act
   int reads = 0;
   std::string run_dir = "(none)";  ///< what kelp_connect() was given
+  /// Reads without these hints are denied; empty: whatever the hints.
+  std::string wanted_token, wanted_server;
+  std::string token, volume_server;  ///< what kelp_hints_put() was given
 };
 
 /// The one of this process; a test that forks sets it before.
