@@ -68,7 +68,8 @@ std::uint32_t Worker::drain_ring(ServerRing& ring, std::uint32_t budget) noexcep
   if (!ring.ready()) return 0;
   ClientShare& share = ring.share();
   const Ticks now = ticks_now();
-  if (ring.client().segment->distrusted(now)) [[unlikely]]
+  // Whether anybody is, first: that is known without a look at the client.
+  if (now < rationed_until_ && ring.client().segment->distrusted(now)) [[unlikely]]
     budget = std::min(budget, ration(share, now));
   std::uint32_t taken = 0;
   Submission submission;
