@@ -207,7 +207,7 @@ class Readers:
         left = list(rows)
 
         def all_right() -> bool:
-            left[:] = [row for row in left if not fixture_rows.expected_of(row).fits(self.read(row))]
+            left[:] = [row for row in left if not fixture_rows.expected_of(row, fixture_rows.ONE_FOLDER).fits(self.read(row))]
             return not left
 
         wait_for("every row after the repair", all_right, self.kelpd)
@@ -279,7 +279,7 @@ def one_flipped_bit_around_the_data_never_reads_as_other_bytes(scene: Scene) -> 
                         raise Broken(f"bit {bit % 8} of byte {bit // 8} of {name}, "
                                      f"{bit // 8 - row['dat_offset']} in its record: {error}") from None
                     os.pwrite(dat.fileno(), bytes([byte]), bit // 8)
-            expect(fixture_rows.expected_of(row).fits(readers.read(row)), f"{row['fid']} does not read after the repair")
+            expect(fixture_rows.expected_of(row, fixture_rows.ONE_FOLDER).fits(readers.read(row)), f"{row['fid']} does not read after the repair")
         expect(readers.abi.close() == 0, "the client did not end well")
     print(f"       {', '.join(f'{name} {count}' for name, count in sorted(judge.counts.items()))}")
     expect(judge.counts["flags changed"] > 0, "no flag was flipped: the exception for them is untested")
