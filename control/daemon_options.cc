@@ -1,7 +1,10 @@
 #include "control/daemon_options.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
+#include <string>
 
 #include "control/gateway/read_token.h"
 
@@ -18,6 +21,10 @@ HugepageUse hugepage_use(HugePages setting) {
       break;
   }
   return HugepageUse::kPrefer;
+}
+
+tl::unexpected<Error> about(const char* key, const Error& error) {
+  return tl::unexpected(Error{error.os_error, std::string(key) + ": " + error.what});
 }
 
 }  // namespace
@@ -85,17 +92,25 @@ Result<GatewayOptions> gateway_options(const Config& config) {
   options.data_center = from.data_center;
   options.connect_timeout = std::chrono::milliseconds(from.connect_timeout_ms);
   options.connections_per_server = from.connections_per_server;
+  for (const std::string& text : from.masters) {
+    const Result<ServerAddress> address = parse_server_address(text);
+    if (!address) return about("gateway.masters", address.error());
+  }
   for (const std::string& text : from.allow_volume_servers) {
     const Result<ServerAddress> address = parse_server_address(text);
-    if (!address) return tl::unexpected(address.error());
+    if (!address) return about("gateway.allow_volume_servers", address.error());
     options.allowed.push_back(*address);
+  }
+  // Libcurl would say so at each read, and of the certificate.
+  if (!from.ca_file.empty() && ::access(from.ca_file.c_str(), R_OK) != 0) {
+    return about("gateway.ca_file", system_error("cannot read " + from.ca_file).value());
   }
   for (const TargetVolumeServer& server : config.target.volume_servers) {
     if (const auto address = parse_server_address(server.url)) options.local.push_back(*address);
   }
   if (!from.read_key_file.empty()) {
     auto key = load_read_key(from.read_key_file);
-    if (!key) return tl::unexpected(key.error());
+    if (!key) return about("gateway.read_key_file", key.error());
     options.read_key = std::move(*key);
   }
   return options;

@@ -5,6 +5,7 @@
 
 #include "control/config.h"
 #include "control/daemon.h"
+#include "control/daemon_options.h"
 #include "control/log.h"
 
 namespace {
@@ -40,6 +41,8 @@ int main(int argc, char** argv) {
   auto config = kelp::load_config(*flags);
   if (!config) return fail(config.error());
   if (flags->check) {
+    const auto gateway = kelp::gateway_options(*config);
+    if (!gateway) return fail(gateway.error());
     std::puts("the configuration is sound");
     return 0;
   }

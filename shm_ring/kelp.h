@@ -178,7 +178,7 @@ typedef struct kelp_options {
   uint64_t data_bytes;   /* size of the data area; rounded up to whole pages */
   uint32_t ring_entries; /* of a submission ring; power of two, 4..65536; 0: the daemon's choice */
   uint32_t timeout_us;   /* of requests that name none */
-  uint32_t spin_us;      /* how long kelp_reap() polls before it sleeps */
+  uint32_t spin_us;      /* how long kelp_reap() polls before it sleeps, at most */
   uint32_t reserved;     /* 0 */
   const char* run_dir;   /* where the daemon's sockets are; NULL: $KELP_RUN_DIR or /run/kelp */
   const char* name;      /* shown to operators; NULL: the program's name */
@@ -239,9 +239,10 @@ KELP_API kelp_status kelp_submit(kelp_channel* channel, const kelp_request* requ
                                  uint32_t count, uint32_t* accepted);
 
 /* Takes up to `max` completions into `out`; *reaped tells how many. Waits up to timeout_us for
- * the first: polls for options->spin_us, then sleeps. 0 never waits and, while the daemon polls,
- * makes no system call. KELP_OK with *reaped == 0: none came in time. Each accepted request is
- * completed exactly once, at the latest a little after its timeout.
+ * the first: polls for options->spin_us, then sleeps; a small part of that
+ * where the last wait was not worth it, as for answers from other hosts. 0 never waits and, while
+ * the daemon polls, makes no system call. KELP_OK with *reaped == 0: none came in time. Each
+ * accepted request is completed exactly once, at the latest a little after its timeout.
  * KELP_DISCONNECTED: the daemon is gone and nothing more will come. KELP_FORKED, KELP_USAGE. */
 KELP_API kelp_status kelp_reap(kelp_channel* channel, kelp_completion* out, uint32_t max,
                                uint64_t timeout_us, uint32_t* reaped);

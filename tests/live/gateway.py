@@ -46,12 +46,11 @@ def fid_of(vid: int, key: int) -> str:
 
 
 class Scenes:
-    def __init__(self, programs: Path, home: Path, cluster: weed.Cluster, say: process.Progress, rate: int) -> None:
+    def __init__(self, programs: Path, home: Path, cluster: weed.Cluster, say: process.Progress) -> None:
         self.programs = programs
         self.home = home
         self.cluster = cluster
         self.say = say
-        self.rate = rate  # of the load scene
         self.reader = lab.Reader(programs, home)
         self.objects: list[Object] = []
         self.broken: list[str] = []
@@ -277,7 +276,7 @@ class Scenes:
         # Of 14 shards on three servers fewer than the 10 that are needed may be left.
         objects = [one for one in self.small() if one.vid not in self.coded]
         times: dict[str, float] = {}
-        with self.reading(scene, objects, self.rate) as steady:
+        with self.reading(scene, objects, RATE) as steady:
             time.sleep(2)
             vids = self.local_vids()
             self.say("load: the local server is killed")
@@ -352,7 +351,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", type=lambda path: Path(path).resolve(), required=True,
                         help="directory of kelpd, kelpctl and test_gateway_reader")
-    parser.add_argument("--short", action="store_true", help="fewer reads a second, for slow builds")
     parser.add_argument("--weed", default=weed.DEFAULT_VERSION, help="version of SeaweedFS")
     args = parser.parse_args()
     process.exit_on_signals()
@@ -361,7 +359,7 @@ def main() -> int:
         binary = weed.install(args.weed, say)
         with process.scratch_dir("kelp-gateway-") as home:
             with weed.Cluster(binary, home, masters=3, volume_servers=3, replication="001") as cluster:
-                scenes = Scenes(args.programs, home, cluster, say, QUIET_RATE if args.short else RATE)
+                scenes = Scenes(args.programs, home, cluster, say)
                 scenes.grow()
                 scenes.store()
                 with scenes.kelpd:
