@@ -88,7 +88,9 @@ std::vector<Gateway::Candidate> Gateway::in_order(const std::vector<Location>& l
     return !options_.data_center.empty() && location.data_center == options_.data_center ? 1 : 2;
   };
   std::vector<Location> sorted = locations;
-  std::ranges::rotate(sorted, sorted.begin() + (sorted.empty() ? 0 : spread_ % sorted.size()));
+  // Not std::ranges::rotate: clang 14 cannot compile libstdc++ 12's.
+  const auto turn = sorted.empty() ? 0 : spread_ % sorted.size();
+  std::rotate(sorted.begin(), sorted.begin() + static_cast<std::ptrdiff_t>(turn), sorted.end());
   std::ranges::stable_sort(sorted, {}, rank);
   std::vector<Candidate> candidates;
   for (const Location& location : sorted) candidates.push_back({normal(location.url), true});
