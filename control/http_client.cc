@@ -2,17 +2,17 @@
 
 #include <curl/curl.h>
 #include <sys/epoll.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
+#include <deque>
 #include <map>
-#include <new>
+#include <set>
 #include <unordered_map>
 #include <utility>
 #include <vector>
 
+#include "control/http_connection.h"
 #include "shm_ring/unique_fd.h"
 
 namespace kelp {
@@ -20,225 +20,401 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr std::size_t kMostIdle = 256;
-constexpr long kKeptConnections = 512;
+/// Connections without a request that are kept, of all servers.
+constexpr std::size_t kMostIdle = 512;
+/// A connection that was idle for longer may have been forgotten by something in between.
+constexpr std::chrono::seconds kLongestIdle{60};
+constexpr std::size_t kMostServers = 4096;
 
-struct EasyCleanup {
-  void operator()(CURL* handle) const noexcept { ::curl_easy_cleanup(handle); }
-};
-struct MultiCleanup {
-  void operator()(CURLM* handle) const noexcept { ::curl_multi_cleanup(handle); }
-};
-
-struct ListFree {
-  void operator()(curl_slist* list) const noexcept { ::curl_slist_free_all(list); }
+struct Url {
+  std::string base;       // "http://host:port"
+  std::string authority;  // "host:port"
+  std::string target;     // "/3,01637037d6"
 };
 
-/// One request under way. Stays where it is: libcurl holds its address.
-struct Transfer final : HttpHead {
-  std::unique_ptr<CURL, EasyCleanup> handle;
-  HttpClient::Request request;
-  std::function<void(HttpAnswer)> done;
-  std::unique_ptr<curl_slist, ListFree> headers;
-  std::string body;
-  HttpClient::Ticket ticket = 0;
-  bool begun = false;
-
-  int status() const override {
-    long code = 0;
-    ::curl_easy_getinfo(handle.get(), CURLINFO_RESPONSE_CODE, &code);
-    return static_cast<int>(code);
+/// What libcurl and a server would take apart differently is none.
+std::optional<Url> parse_url(const std::string& text) {
+  if (!std::ranges::all_of(text, [](char c) { return c > ' ' && c <= '~'; })) return std::nullopt;
+  std::size_t host = 0;
+  for (const std::string_view scheme : {"http://", "https://"}) {
+    if (text.starts_with(scheme)) host = scheme.size();
   }
-  std::string_view header(const char* name) const override {
-    curl_header* found = nullptr;
-    if (::curl_easy_header(handle.get(), name, 0, CURLH_HEADER, -1, &found) != CURLHE_OK) return {};
-    // Of several the last one.
-    if (found->amount > 1) {
-      ::curl_easy_header(handle.get(), name, found->amount - 1, CURLH_HEADER, -1, &found);
-    }
-    return found->value;
+  if (host == 0) return std::nullopt;
+  const std::size_t end = std::min(text.find_first_of("/?#", host), text.size());
+  Url url{text.substr(0, end), text.substr(host, end - host), text.substr(end)};
+  if (url.authority.empty() || url.authority.find_first_of("@\\") != std::string::npos ||
+      url.target.find('#') != std::string::npos) {
+    return std::nullopt;
   }
-
-  bool begin() {
-    if (begun) return true;
-    begun = true;
-    return request.sink->begin(*this);
-  }
-  bool take(std::span<const std::byte> part) {
-    if (request.sink != nullptr) return begin() && request.sink->take(part);
-    if (part.size() > request.max_body_bytes - body.size()) return false;
-    body.append(reinterpret_cast<const char*>(part.data()), part.size());
-    return true;
-  }
-};
-
-std::size_t take_body(char* bytes, std::size_t size, std::size_t count, void* context) {
-  const std::size_t length = size * count;
-  const auto part = std::as_bytes(std::span(bytes, length));
-  return static_cast<Transfer*>(context)->take(part) ? length : 0;  // 0 ends it
+  if (!url.target.starts_with('/')) url.target.insert(0, "/");
+  return url;
 }
 
-/// What is the same for all requests, once for a handle.
-void equip(CURL* handle, const HttpClientOptions& options) {
-  ::curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
-  ::curl_easy_setopt(handle, CURLOPT_PROXY, "");  // the environment is no source of settings
-  ::curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
-  ::curl_easy_setopt(handle, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
-  if (!options.ca_file.empty()) {
-    ::curl_easy_setopt(handle, CURLOPT_CAINFO, options.ca_file.c_str());
-  }
-  ::curl_easy_setopt(handle, CURLOPT_WRITEFUNCTION, take_body);
+bool is_header_line(const std::string& line) {
+  return std::ranges::all_of(line, [](char c) { return c >= ' ' && c != '\x7f'; });
 }
 
-void prepare(Transfer& transfer) {
-  CURL* handle = transfer.handle.get();
-  const HttpClient::Request& request = transfer.request;
-  ::curl_easy_setopt(handle, CURLOPT_URL, request.url.c_str());
-  // Either undoes the other.
-  ::curl_easy_setopt(
-      handle, request.method == HttpClient::Method::kHead ? CURLOPT_NOBODY : CURLOPT_HTTPGET, 1L);
-  ::curl_easy_setopt(handle, CURLOPT_TIMEOUT_MS, static_cast<long>(request.deadline.count()));
-  ::curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS,
-                     static_cast<long>(request.connect_deadline.count()));
-  for (const std::string& line : request.headers) {
-    // Null: no memory, and the list is as it was.
-    curl_slist* const longer = ::curl_slist_append(transfer.headers.get(), line.c_str());
-    if (longer == nullptr) throw std::bad_alloc();
-    static_cast<void>(transfer.headers.release());
-    transfer.headers.reset(longer);
-  }
-  ::curl_easy_setopt(handle, CURLOPT_HTTPHEADER, transfer.headers.get());
-  ::curl_easy_setopt(handle, CURLOPT_WRITEDATA, &transfer);
-  ::curl_easy_setopt(handle, CURLOPT_PRIVATE, &transfer);
+/// Whether `code` ends a connection that was there: TLS did not come about.
+bool spoke_to_it(CURLcode code) {
+  return code == CURLE_SSL_CONNECT_ERROR || code == CURLE_PEER_FAILED_VERIFICATION ||
+         code == CURLE_SSL_CIPHER || code == CURLE_SSL_INVALIDCERTSTATUS;
 }
 
-/// Whether a transfer that ended with `code` had a connection.
-bool had_connection(CURL* handle, CURLcode code) {
-  if (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST) return false;
-  curl_off_t connected_us = 0;
-  ::curl_easy_getinfo(handle, CURLINFO_CONNECT_TIME_T, &connected_us);
-  // Of one that was used again the connection took no time, but the request began.
-  curl_off_t began_us = 0;
-  ::curl_easy_getinfo(handle, CURLINFO_PRETRANSFER_TIME_T, &began_us);
-  return connected_us > 0 || began_us > 0;
+std::string request_text(const HttpClient::Request& request, const Url& url) {
+  std::string text;
+  text.reserve(256);
+  text.append(request.method == HttpClient::Method::kHead ? "HEAD " : "GET ")
+      .append(url.target)
+      .append(" HTTP/1.1\r\nHost: ")
+      .append(url.authority)
+      .append("\r\nAccept: */*\r\n");
+  for (const std::string& line : request.headers) text.append(line).append("\r\n");
+  return text.append("\r\n");
 }
 
 }  // namespace
 
 struct HttpClient::State {
-  HttpClientOptions options;
-  UniqueFd epoll{::epoll_create1(EPOLL_CLOEXEC)};
-  std::map<CURL*, std::unique_ptr<Transfer>> transfers;
-  std::unordered_map<Ticket, CURL*> tickets;
+  /// One of a scheme, host and port.
+  struct Server {
+    std::string base;
+    std::uint32_t connections = 0;
+    std::vector<HttpConnection*> idle;  // the one used last is last
+    std::deque<Ticket> waiting;         // for a connection; some may have ended meanwhile
+  };
+  /// One request, until it has ended.
+  struct Transfer {
+    Request request;
+    std::function<void(HttpAnswer)> done;
+    std::string text;  // as it is sent; kept for a second try
+    Server* server = nullptr;
+    HttpConnection* connection = nullptr;
+    bool connected = false;
+    Clock::time_point end;
+    std::string body;
+    bool too_long = false;
+  };
+  /// A socket in `epoll`: libcurl's while it connects, a connection's afterwards.
   struct Watched {
     std::uint32_t events = 0;
-    bool wanted = true;  // by libcurl
+    HttpConnection* connection = nullptr;
   };
-  std::unordered_map<int, Watched> watched;  // what is in `epoll`
+  struct Held {
+    Server* server;
+    std::unique_ptr<HttpConnection> connection;
+  };
+
+  HttpClientOptions options;
+  UniqueFd epoll{::epoll_create1(EPOLL_CLOEXEC)};
   std::array<epoll_event, 32> events{};
   int events_ready = 0;  // of wait(), for run()
   bool other_watched = false;
-  std::vector<std::unique_ptr<CURL, EasyCleanup>> idle;  // to make one costs as much as a request
+  std::unordered_map<int, Watched> watched;
+  std::map<std::string, Server> servers;
+  std::unordered_map<Ticket, Transfer> transfers;
+  std::set<std::pair<Clock::time_point, Ticket>> ends;
+  std::vector<Ticket> refused;  // by ask(); told from run()
+  std::vector<Ticket> pending;  // their connections have more, and nothing says so
+  std::set<std::pair<Clock::time_point, HttpConnection*>> idle;  // of all servers
   Ticket last_ticket = 0;
-  std::optional<Clock::time_point> due;
-  std::unique_ptr<CURLM, MultiCleanup> multi{::curl_multi_init()};  // goes before what it uses
+  std::optional<Clock::time_point> due;  // libcurl's timer
+  struct MultiCleanup {
+    void operator()(CURLM* handle) const noexcept { ::curl_multi_cleanup(handle); }
+  };
+  std::unique_ptr<CURLM, MultiCleanup> multi{::curl_multi_init()};
+  std::map<HttpConnection*, Held> connections;  // ends before `multi`, which uses all the rest
 
-  ~State() {
-    for (auto& [handle, transfer] : transfers) ::curl_multi_remove_handle(multi.get(), handle);
-  }
+  // --- sockets
 
-  /// A socket stays in the epoll set while its connection is kept for the next request: libcurl
-  /// takes it out and in again for each.
-  static int watch_socket(CURL*, curl_socket_t socket, int what, void* context, void*) {
+  static int watch_of_libcurl(CURL*, curl_socket_t socket, int what, void* context, void*) {
     auto* state = static_cast<State*>(context);
     if (what == CURL_POLL_REMOVE) {
-      const auto found = state->watched.find(socket);
-      if (found != state->watched.end()) found->second.wanted = false;
+      state->unwatch(socket);
       return 0;
     }
-    epoll_event event{};
-    event.data.fd = socket;
-    if ((what & CURL_POLL_IN) != 0) event.events |= EPOLLIN;
-    if ((what & CURL_POLL_OUT) != 0) event.events |= EPOLLOUT;
-    const auto [found, added] = state->watched.try_emplace(socket);
-    found->second.wanted = true;
-    if (!added && found->second.events == event.events) return 0;
-    found->second.events = event.events;
-    const int operation = added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-    return ::epoll_ctl(state->epoll.get(), operation, socket, &event) == 0 ? 0 : -1;
+    std::uint32_t events = 0;
+    if ((what & CURL_POLL_IN) != 0) events |= EPOLLIN;
+    if ((what & CURL_POLL_OUT) != 0) events |= EPOLLOUT;
+    return state->watch(socket, events, nullptr) ? 0 : -1;
   }
 
-  static int close_socket(void* context, curl_socket_t socket) {
-    static_cast<State*>(context)->watched.erase(socket);  // the kernel takes it out of the set
-    return ::close(socket);
-  }
-
-  /// Something happened on a connection that is kept: it ends, and libcurl finds out when it wants
-  /// to use it.
-  void drop_unwanted(int socket) {
-    const auto found = watched.find(socket);
-    if (found == watched.end() || found->second.wanted) return;
-    ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, socket, nullptr);
-    watched.erase(found);
-  }
-
-  static int set_timer(CURLM*, long timeout_ms, void* context) {
+  static int timer_of_libcurl(CURLM*, long timeout_ms, void* context) {
     auto* state = static_cast<State*>(context);
     state->due.reset();
     if (timeout_ms >= 0) state->due = Clock::now() + std::chrono::milliseconds(timeout_ms);
     return 0;
   }
 
-  void take_finished() {
-    std::vector<std::pair<std::unique_ptr<Transfer>, HttpAnswer>> finished;
-    int left = 0;
-    while (const CURLMsg* message = ::curl_multi_info_read(multi.get(), &left)) {
-      if (message->msg != CURLMSG_DONE) continue;
-      CURL* const handle = message->easy_handle;
-      const CURLcode code = message->data.result;  // `message` ends with the removal
-      const auto found = transfers.find(handle);
-      std::unique_ptr<Transfer> transfer = std::move(found->second);
-      transfers.erase(found);
-      // The sink of an answer without a body hears of it here.
-      const bool sunk = transfer->request.sink == nullptr || code != CURLE_OK || transfer->begin();
-      HttpAnswer answer;
-      if (code == CURLE_OK && sunk) {
-        answer.status = transfer->status();
-        answer.body = std::move(transfer->body);
-      } else {
-        answer.error = ::curl_easy_strerror(sunk ? code : CURLE_WRITE_ERROR);
-        answer.reached = had_connection(handle, code);
-        answer.timed_out = code == CURLE_OPERATION_TIMEDOUT;
+  bool watch(int socket, std::uint32_t events_of_interest, HttpConnection* connection) {
+    const auto [found, added] = watched.try_emplace(socket);
+    found->second.connection = connection;
+    if (!added && found->second.events == events_of_interest) return true;
+    found->second.events = events_of_interest;
+    epoll_event event{};
+    event.events = events_of_interest;
+    event.data.fd = socket;
+    const int operation = added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
+    return ::epoll_ctl(epoll.get(), operation, socket, &event) == 0;
+  }
+
+  void unwatch(int socket) {
+    if (watched.erase(socket) != 0) ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, socket, nullptr);
+  }
+
+  // --- connections
+
+  void close(HttpConnection* connection) {
+    const auto found = connections.find(connection);
+    Server& server = *found->second.server;
+    if (connection->ticket == 0) take_from_idle(server, connection);
+    if (connection->socket() >= 0) unwatch(connection->socket());
+    --server.connections;
+    connections.erase(found);
+  }
+
+  void take_from_idle(Server& server, HttpConnection* connection) {
+    std::erase(server.idle, connection);
+    idle.erase({connection->idle_since, connection});
+  }
+
+  /// An idle connection of `server` that may be used; null: there is none.
+  HttpConnection* reuse(Server& server) {
+    const Clock::time_point oldest = Clock::now() - kLongestIdle;
+    while (!server.idle.empty()) {
+      HttpConnection* const connection = server.idle.back();
+      if (connection->idle_since < oldest) {
+        close(connection);  // and so with those before it
+        continue;
       }
-      ::curl_multi_remove_handle(multi.get(), handle);
-      tickets.erase(transfer->ticket);
-      finished.emplace_back(std::move(transfer), std::move(answer));
+      take_from_idle(server, connection);
+      return connection;
     }
-    for (auto& [transfer, answer] : finished) {
-      put_away(std::move(transfer->handle));
-      transfer->done(std::move(answer));
+    return nullptr;
+  }
+
+  /// Its request has ended well: the next one has it, or it is kept.
+  void release(HttpConnection* connection) {
+    Server& server = *connections.at(connection).server;
+    connection->ticket = 0;
+    connection->used_before = true;
+    if (const Ticket next = next_waiting(server); next != 0) {
+      give(next, connection);
+      return;
+    }
+    connection->idle_since = Clock::now();
+    server.idle.push_back(connection);
+    idle.emplace(connection->idle_since, connection);
+    if (idle.size() > kMostIdle) close(idle.begin()->second);
+  }
+
+  /// It is closed, and whoever waits for a connection may make one.
+  void discard(HttpConnection* connection) {
+    Server& server = *connections.at(connection).server;
+    const auto user = transfers.find(connection->ticket);
+    if (user != transfers.end()) user->second.connection = nullptr;
+    close(connection);
+    const Ticket next = next_waiting(server);
+    if (next == 0) return;
+    try {
+      connect(next);
+    } catch (const std::bad_alloc&) {
+      // It ends at its deadline, if no other connection gets to it before.
     }
   }
 
-  std::unique_ptr<CURL, EasyCleanup> take_handle() {
-    if (!idle.empty()) {
-      auto handle = std::move(idle.back());
-      idle.pop_back();
-      return handle;
+  Ticket next_waiting(Server& server) {
+    while (!server.waiting.empty()) {
+      const Ticket next = server.waiting.front();
+      server.waiting.pop_front();
+      if (transfers.contains(next)) return next;
     }
-    std::unique_ptr<CURL, EasyCleanup> handle(::curl_easy_init());
-    if (handle == nullptr) throw std::bad_alloc();
-    equip(handle.get(), options);
-    ::curl_easy_setopt(handle.get(), CURLOPT_CLOSESOCKETFUNCTION, close_socket);
-    ::curl_easy_setopt(handle.get(), CURLOPT_CLOSESOCKETDATA, this);
-    return handle;
+    return 0;
   }
-  /// Every option of the last request is set anew by the next one, and what it points to is not
-  /// touched in between.
-  void put_away(std::unique_ptr<CURL, EasyCleanup> handle) {
-    if (idle.size() >= kMostIdle) return;
-    ::curl_easy_setopt(handle.get(), CURLOPT_HTTPHEADER, nullptr);
-    idle.push_back(std::move(handle));
+
+  void give(Ticket ticket, HttpConnection* connection) {
+    Transfer& transfer = transfers.at(ticket);
+    transfer.connection = connection;
+    transfer.connected = true;
+    connection->ticket = ticket;
+    connection->answer().expect(
+        {[&transfer](const HttpHead& head) {
+           return transfer.request.sink == nullptr || transfer.request.sink->begin(head);
+         },
+         [&transfer](std::span<const std::byte> part) { return take_body(transfer, part); }},
+        transfer.request.method == Method::kHead);
+    connection->send(transfer.text);
+    watch_connection(*connection);
+  }
+
+  void watch_connection(HttpConnection& connection) {
+    const std::uint32_t out = connection.sends() ? EPOLLOUT : 0U;
+    watch(connection.socket(), EPOLLIN | out, &connection);
+  }
+
+  static bool take_body(Transfer& transfer, std::span<const std::byte> part) {
+    if (transfer.request.sink != nullptr) return transfer.request.sink->take(part);
+    if (part.size() > transfer.request.max_body_bytes - transfer.body.size()) {
+      transfer.too_long = true;
+      return false;
+    }
+    transfer.body.append(reinterpret_cast<const char*>(part.data()), part.size());
+    return true;
+  }
+
+  void connect(Ticket ticket) {
+    Transfer& transfer = transfers.at(ticket);
+    auto made = std::make_unique<HttpConnection>(
+        multi.get(), transfer.server->base, options.ca_file, transfer.request.connect_deadline);
+    HttpConnection* const connection = made.get();
+    connections.emplace(connection, Held{transfer.server, std::move(made)});
+    ++transfer.server->connections;
+    connection->ticket = ticket;
+    transfer.connection = connection;
+    transfer.connected = false;
+  }
+
+  void find_connection(Ticket ticket) {
+    Transfer& transfer = transfers.at(ticket);
+    Server& server = *transfer.server;
+    if (HttpConnection* const idle_one = reuse(server)) {
+      give(ticket, idle_one);
+    } else if (options.connections_per_server != 0 &&
+               server.connections >= options.connections_per_server) {
+      server.waiting.push_back(ticket);
+    } else {
+      connect(ticket);
+    }
+  }
+
+  /// Those nobody is connected to, or waits for.
+  void forget_servers() {
+    std::erase_if(servers, [](const auto& each) {
+      return each.second.connections == 0 && each.second.waiting.empty();
+    });
+  }
+
+  // --- ends
+
+  /// Not to be used again: `transfer` is gone, and its connection is no longer its own.
+  void end(Ticket ticket, HttpAnswer answer) {
+    const auto found = transfers.find(ticket);
+    const std::function<void(HttpAnswer)> done = std::move(found->second.done);
+    ends.erase({found->second.end, ticket});
+    transfers.erase(found);
+    done(std::move(answer));
+  }
+
+  void fail(Ticket ticket, std::string error, bool reached, bool timed_out = false) {
+    HttpAnswer answer;
+    answer.error = std::move(error);
+    answer.reached = reached;
+    answer.timed_out = timed_out;
+    end(ticket, std::move(answer));
+  }
+
+  void take_connected() {
+    int left = 0;
+    while (const CURLMsg* message = ::curl_multi_info_read(multi.get(), &left)) {
+      if (message->msg != CURLMSG_DONE) continue;
+      const CURLcode code = message->data.result;
+      char* context = nullptr;
+      ::curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &context);
+      auto* const connection = reinterpret_cast<HttpConnection*>(context);
+      const Ticket ticket = connection->ticket;
+      if (code == CURLE_OK && connection->established()) {
+        give(ticket, connection);
+        continue;
+      }
+      discard(connection);
+      fail(ticket, ::curl_easy_strerror(code == CURLE_OK ? CURLE_COULDNT_CONNECT : code),
+           spoke_to_it(code), code == CURLE_OPERATION_TIMEDOUT);
+    }
+  }
+
+  void receive(HttpConnection& connection) {
+    const Ticket ticket = connection.ticket;
+    Transfer& transfer = transfers.at(ticket);
+    switch (connection.receive()) {
+      case HttpConnection::Received::kMore:
+        return;
+      case HttpConnection::Received::kPending:
+        pending.push_back(ticket);
+        return;
+      case HttpConnection::Received::kDone: {
+        HttpAnswer answer;
+        answer.status = connection.answer().status();
+        answer.body = std::move(transfer.body);
+        if (connection.reusable()) {
+          release(&connection);
+        } else {
+          discard(&connection);
+        }
+        end(ticket, std::move(answer));
+        return;
+      }
+      case HttpConnection::Received::kRefused:
+        discard(&connection);
+        fail(ticket, transfer.too_long ? "its answer is too long" : "its answer is not wanted",
+             true);
+        return;
+      case HttpConnection::Received::kClosed:
+        if (connection.used_before) {  // it was kept for too long
+          transfer.connection = nullptr;
+          close(&connection);
+          connect(ticket);
+          return;
+        }
+        [[fallthrough]];
+      case HttpConnection::Received::kBroken: {
+        std::string error = connection.error();
+        discard(&connection);
+        fail(ticket, std::move(error), true);
+        return;
+      }
+    }
+  }
+
+  void take_event(const epoll_event& event) {
+    const auto found = watched.find(event.data.fd);
+    if (found == watched.end()) return;  // the caller's, or closed since
+    HttpConnection* const connection = found->second.connection;
+    if (connection == nullptr) {
+      int what = 0;
+      if ((event.events & EPOLLIN) != 0) what |= CURL_CSELECT_IN;
+      if ((event.events & EPOLLOUT) != 0) what |= CURL_CSELECT_OUT;
+      if ((event.events & (EPOLLERR | EPOLLHUP)) != 0) what |= CURL_CSELECT_ERR;
+      int running = 0;
+      ::curl_multi_socket_action(multi.get(), event.data.fd, what, &running);
+      return;
+    }
+    if (connection->ticket == 0) {
+      close(connection);  // the server closed it, or sends what nobody asked for
+      return;
+    }
+    if ((event.events & EPOLLOUT) != 0) {
+      connection->send_rest();
+      if (!connection->sends()) watch_connection(*connection);
+    }
+    if ((event.events & ~static_cast<std::uint32_t>(EPOLLOUT)) != 0) receive(*connection);
+  }
+
+  void take_pending() {
+    for (const Ticket ticket : std::exchange(pending, {})) {
+      const auto found = transfers.find(ticket);
+      if (found == transfers.end() || !found->second.connected) continue;
+      receive(*found->second.connection);
+    }
+  }
+
+  void end_overdue() {
+    const Clock::time_point now = Clock::now();
+    while (!ends.empty() && ends.begin()->first <= now) {
+      const Ticket ticket = ends.begin()->second;
+      Transfer& transfer = transfers.at(ticket);
+      const bool reached = transfer.connected;
+      if (transfer.connection != nullptr) discard(transfer.connection);
+      fail(ticket, ::curl_easy_strerror(CURLE_OPERATION_TIMEDOUT), reached, true);
+    }
   }
 };
 
@@ -250,12 +426,9 @@ Result<HttpClient> HttpClient::create(const HttpClientOptions& options) {
   }
   state->options = options;
   CURLM* multi = state->multi.get();
-  ::curl_multi_setopt(multi, CURLMOPT_MAX_HOST_CONNECTIONS,
-                      static_cast<long>(options.connections_per_server));
-  ::curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, kKeptConnections);
-  ::curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, State::watch_socket);
+  ::curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, State::watch_of_libcurl);
   ::curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, state.get());
-  ::curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, State::set_timer);
+  ::curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, State::timer_of_libcurl);
   ::curl_multi_setopt(multi, CURLMOPT_TIMERDATA, state.get());
   return HttpClient(std::move(state));
 }
@@ -266,28 +439,40 @@ HttpClient& HttpClient::operator=(HttpClient&&) noexcept = default;
 HttpClient::~HttpClient() = default;
 
 HttpClient::Ticket HttpClient::ask(Request request, std::function<void(HttpAnswer)> done) {
-  auto transfer = std::make_unique<Transfer>();
-  transfer->handle = state_->take_handle();
-  transfer->request = std::move(request);
-  transfer->done = std::move(done);
-  transfer->ticket = ++state_->last_ticket;
-  prepare(*transfer);
-  CURL* const handle = transfer->handle.get();
-  const Ticket ticket = transfer->ticket;
-  state_->tickets.emplace(ticket, handle);
-  state_->transfers.emplace(handle, std::move(transfer));
-  ::curl_multi_add_handle(state_->multi.get(), handle);
+  State& state = *state_;
+  const std::optional<Url> url = parse_url(request.url);
+  const bool sound = url && std::ranges::all_of(request.headers, is_header_line);
+  const Ticket ticket = ++state.last_ticket;
+  State::Transfer& transfer = state.transfers[ticket];
+  transfer.request = std::move(request);
+  transfer.done = std::move(done);
+  transfer.end = Clock::now() + transfer.request.deadline;
+  state.ends.emplace(transfer.end, ticket);
+  if (state.servers.size() > kMostServers) state.forget_servers();
+  if (!sound) {
+    state.refused.push_back(ticket);
+    return ticket;
+  }
+  try {
+    transfer.text = request_text(transfer.request, *url);
+    transfer.server =
+        &state.servers.try_emplace(url->base, State::Server{url->base, 0, {}, {}}).first->second;
+    state.find_connection(ticket);
+  } catch (...) {
+    state.ends.erase({transfer.end, ticket});
+    state.transfers.erase(ticket);
+    throw;
+  }
   return ticket;
 }
 
 void HttpClient::cancel(Ticket ticket) {
-  const auto found = state_->tickets.find(ticket);
-  if (found == state_->tickets.end()) return;
-  const auto under_way = state_->transfers.find(found->second);
-  ::curl_multi_remove_handle(state_->multi.get(), found->second);
-  state_->put_away(std::move(under_way->second->handle));
-  state_->transfers.erase(under_way);
-  state_->tickets.erase(found);
+  const auto found = state_->transfers.find(ticket);
+  if (found == state_->transfers.end()) return;
+  HttpConnection* const connection = found->second.connection;
+  state_->ends.erase({found->second.end, ticket});
+  state_->transfers.erase(found);
+  if (connection != nullptr) state_->discard(connection);
 }
 
 int HttpClient::epoll_fd() const noexcept {
@@ -295,30 +480,23 @@ int HttpClient::epoll_fd() const noexcept {
 }
 
 void HttpClient::run() {
-  auto& events = state_->events;
-  const int count = state_->events_ready > 0 ? std::exchange(state_->events_ready, 0)
-                                             : ::epoll_wait(state_->epoll.get(), events.data(),
-                                                            static_cast<int>(events.size()), 0);
-  int running = 0;
-  for (int i = 0; i < count; ++i) {
-    const epoll_event& event = events[static_cast<std::size_t>(i)];
-    const auto found = state_->watched.find(event.data.fd);
-    if (found == state_->watched.end()) continue;  // the caller's, or closed since
-    if (!found->second.wanted) {
-      state_->drop_unwanted(event.data.fd);
-      continue;
-    }
-    int what = 0;
-    if ((event.events & EPOLLIN) != 0) what |= CURL_CSELECT_IN;
-    if ((event.events & EPOLLOUT) != 0) what |= CURL_CSELECT_OUT;
-    if ((event.events & (EPOLLERR | EPOLLHUP)) != 0) what |= CURL_CSELECT_ERR;
-    ::curl_multi_socket_action(state_->multi.get(), event.data.fd, what, &running);
+  State& state = *state_;
+  auto& events = state.events;
+  const int count = state.events_ready > 0 ? std::exchange(state.events_ready, 0)
+                                           : ::epoll_wait(state.epoll.get(), events.data(),
+                                                          static_cast<int>(events.size()), 0);
+  for (int i = 0; i < count; ++i) state.take_event(events[static_cast<std::size_t>(i)]);
+  if (state.due && Clock::now() >= *state.due) {
+    state.due.reset();
+    int running = 0;
+    ::curl_multi_socket_action(state.multi.get(), CURL_SOCKET_TIMEOUT, 0, &running);
   }
-  if (state_->due && Clock::now() >= *state_->due) {
-    state_->due.reset();
-    ::curl_multi_socket_action(state_->multi.get(), CURL_SOCKET_TIMEOUT, 0, &running);
+  state.take_connected();
+  state.take_pending();
+  for (const Ticket ticket : std::exchange(state.refused, {})) {
+    if (state.transfers.contains(ticket)) state.fail(ticket, "it is no http or https URL", false);
   }
-  state_->take_finished();
+  state.end_overdue();
 }
 
 void HttpClient::wait(int fd, std::chrono::milliseconds at_most) {
@@ -336,8 +514,14 @@ void HttpClient::wait(int fd, std::chrono::milliseconds at_most) {
 }
 
 std::optional<std::chrono::milliseconds> HttpClient::timeout() const {
-  if (!state_->due) return std::nullopt;
-  const auto left = std::chrono::ceil<std::chrono::milliseconds>(*state_->due - Clock::now());
+  if (!state_->refused.empty() || !state_->pending.empty()) return std::chrono::milliseconds(0);
+  std::optional<Clock::time_point> next = state_->due;
+  if (!state_->ends.empty()) {
+    const Clock::time_point end = state_->ends.begin()->first;
+    next = next ? std::min(*next, end) : end;
+  }
+  if (!next) return std::nullopt;
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - Clock::now());
   return std::max(left, std::chrono::milliseconds(0));
 }
 

@@ -4,6 +4,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <atomic>
 #include <memory>
 
 #include "support/scripted_http.h"
@@ -290,6 +291,46 @@ TEST_CASE("an answer longer than allowed is none, unless a sink takes it") {
   CHECK(scene.ask({.url = url, .max_body_bytes = 7}).status == 0);
   Sink sink;
   CHECK(scene.ask({.url = url, .max_body_bytes = 0, .sink = &sink}).status == 200);
+}
+
+TEST_CASE("a kept connection that the server has closed is not an answer: another is made") {
+  std::atomic<int> answers{0};
+  ScriptedHttp server([&](auto& peer, const auto&) {
+    // Every second request meets a connection that ends under it.
+    if (++answers % 2 == 0) return peer.hang_up();
+    peer.send(http_reply(200, {}, "fine"));
+  });
+  Scene scene;
+  const std::string url = "http://" + server.address() + "/";
+  CHECK(scene.ask({.url = url}).body == "fine");
+  CHECK(scene.ask({.url = url}).body == "fine");  // the second, and again as the third
+  CHECK(server.asked().size() == 3);
+  CHECK(server.connections() == 2);
+}
+
+TEST_CASE("a request larger than a socket takes at once is sent all the same") {
+  ScriptedHttp server(answer_ok);
+  Scene scene;
+  const std::string large(4 << 20, 'x');
+  const HttpAnswer answer =
+      scene.ask({.url = "http://" + server.address() + "/a", .headers = {"X-Large: " + large}});
+  CHECK(answer.body == "the body");
+  CHECK(server.asked().at(0).header("X-Large").size() == large.size());
+}
+
+TEST_CASE("what would be another header, or another request, is not sent") {
+  ScriptedHttp server(answer_ok);
+  Scene scene;
+  const std::string base = "http://" + server.address();
+  CHECK(scene.ask({.url = base + "/a", .headers = {"X: y\r\nZ: z"}}).status == 0);
+  for (const std::string& url : {base + "/a b", base + "/a\r\nX: y", "http://u@" + server.address(),
+                                 base + "/a#b", base + "\\@x/", std::string("http://")}) {
+    CAPTURE(url);
+    const HttpAnswer answer = scene.ask({.url = url});
+    CHECK(answer.status == 0);
+    CHECK_FALSE(answer.reached);
+  }
+  CHECK(server.asked().empty());
 }
 
 TEST_CASE("only http and https are spoken") {

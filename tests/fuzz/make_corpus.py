@@ -181,6 +181,21 @@ def seeds_lookup() -> Iterator[bytes]:
     yield from (struct.pack("<H", status) + LOOKUPS[6].encode() for status in (404, 503))
 
 
+HTTP_ANSWERS = [
+    "HTTP/1.1 206 Partial Content\r\nContent-Length: 5\r\nContent-Range: bytes 0-4/9\r\nEtag: \"9a71bb4c\"\r\n\r\nhello",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=1\r\nhel\r\n2\r\nlo\r\n0\r\nX: y\r\n\r\n",
+    "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.0 200 OK\r\nConnection: close\r\n\r\nuntil the end", "HTTP/1.1 204 No Content\r\n\r\n", "garbage",
+    "HTTP/1.1 200 OK\r\nX-Folded: a\r\n b\r\nContent-Length: 1\r\n\r\nx",
+]  # fmt: skip
+
+
+def seeds_http_answer() -> Iterator[bytes]:
+    for number, text in enumerate(HTTP_ANSWERS):
+        yield bytes([number % 4, 3 * number]) + text.encode()
+        yield bytes([2, 0]) + text.encode()
+
+
 def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__.strip())
