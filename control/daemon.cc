@@ -1,5 +1,6 @@
 #include "control/daemon.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -181,7 +182,18 @@ Result<void> Daemon::watch(int fd, std::uint64_t id) {
   return {};
 }
 
+/// This thread never takes a CPU from a worker or a client in the middle of a read: when it is
+/// woken it waits for the CPU until whoever has it sleeps or has had its turn. Threads made from
+/// here on would inherit that; there are none.
+void Daemon::give_way_to_workers() {
+  const sched_param nothing{};
+  if (::sched_setscheduler(0, SCHED_BATCH, &nothing) == 0) return;
+  log_warning("the control thread may take CPUs from workers",
+              {{"error", std::generic_category().message(errno)}});
+}
+
 int Daemon::run() {
+  give_way_to_workers();
   log_info("kelpd is ready", {{"run_dir", run_dir_->path()},
                               {"workers", std::to_string(workers_.size())},
                               {"volume_servers", std::to_string(pulses_.size())},

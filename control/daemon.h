@@ -51,6 +51,7 @@ class Daemon {
   Result<void> read_gateway_options();
   Result<void> start_workers();
   Result<void> start_gateway();
+  static void give_way_to_workers();
   void keep_house();
   Result<void> watch_servers();
   Result<void> watch(int fd, std::uint64_t id);

@@ -18,6 +18,13 @@ void NeedleRead::start(const ReadRequest& request,
   meta_guess_bytes_ = &meta_guess_bytes;
 
   const ExpectedRecord& record = request_.record;
+  if (!request_.stat && record.location.body_bytes > 0 &&
+      record.unpadded_bytes() <= request_.scratch.size()) {
+    direct_bytes_ = 0;
+    begin_io(Stage::kScratch, 0);
+    io_.add(request_.scratch.first(record.unpadded_bytes()));
+    return;
+  }
   const std::uint64_t body =
       record.body_bytes() - (record.has_data_length() ? kDataLengthBytes : 0);
   const std::uint64_t guess =
@@ -36,6 +43,13 @@ void NeedleRead::start(const ReadRequest& request,
   io_.add(prefix());
   io_.add(request_.destination.first(direct_bytes_));
   io_.add(suffix_room().first(suffix));
+}
+
+void NeedleRead::forgo_scratch() noexcept {
+  if (next_ != Next::kIo || stage_ != Stage::kScratch) return;
+  ReadRequest without = request_;
+  without.scratch = {};
+  start(without, *meta_guess_bytes_);
 }
 
 void NeedleRead::begin_io(Stage stage, std::uint64_t record_offset) noexcept {
@@ -61,6 +75,9 @@ void NeedleRead::io_done(std::int64_t result) noexcept {
   }
   if (!io_.advance(static_cast<std::size_t>(result))) return;
   switch (stage_) {
+    case Stage::kScratch:
+      scratch_arrived();
+      return;
     case Stage::kWhole:
       whole_arrived();
       return;
@@ -89,6 +106,26 @@ bool NeedleRead::judge_prefix() noexcept {
     finish(status);
   }
   return false;
+}
+
+void NeedleRead::scratch_arrived() noexcept {
+  const std::span<const std::byte> record =
+      request_.scratch.first(request_.record.unpadded_bytes());
+  std::memcpy(prefix().data(), record.data(), prefix().size());
+  if (!judge_prefix()) return;
+  const std::uint64_t meta_at = shape_.data_offset_bytes + shape_.data_bytes;
+  if (!judge_suffix(record.subspan(meta_at))) return;
+  const auto data = record.subspan(shape_.data_offset_bytes, shape_.data_bytes);
+  if (!checksum_matches(tail_.checksum, crc32c(data))) {
+    finish(KELP_CORRUPT);
+    return;
+  }
+  next_ = Next::kDone;
+  settle_range(request_.offset_bytes, request_.destination.size(), shape_.data_bytes, outcome_);
+  if (outcome_.status != KELP_OK) return;
+  outcome_.flags |= KELP_FLAG_CRC_VERIFIED;
+  if (outcome_.bytes == 0) return;
+  std::memcpy(request_.destination.data(), data.data() + request_.offset_bytes, outcome_.bytes);
 }
 
 void NeedleRead::whole_arrived() noexcept {

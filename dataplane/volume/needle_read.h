@@ -1,8 +1,10 @@
-// Reads one plain needle straight into the client's memory.
+// Reads one plain needle into the client's memory.
 //
 // Decides what to read next and judges what came; does no I/O itself, so a worker drives it with
 // reads that never wait and a helper thread drives the same object with reads that do. The usual
-// needle takes one preadv2(): header | data, into the client's memory | fields and checksum.
+// needle takes one preadv2(): header | data, into the client's memory | fields and checksum. A
+// record that fits the request's scratch is read there in one piece and judged before a byte of it
+// is copied on: up to some KiB that takes less than the kernel needs for three pieces.
 // Whatever is not plain (compressed, very long fields, a checksum that does not fit) ends as
 // kNeedsPrivateRead: private_read.h reads those into the daemon's own memory first.
 //
@@ -35,6 +37,9 @@ class NeedleRead {
   /// `result` as preadv() gives it: bytes, 0 at the end of the file, or -errno.
   void io_done(std::int64_t result) noexcept;
 
+  /// While next() is kIo: takes the scratch back, before others use it. What it held is read again.
+  void forgo_scratch() noexcept;
+
   /// After kDone.
   const ReadOutcome& outcome() const noexcept { return outcome_; }
   const ReadRequest& request() const noexcept { return request_; }
@@ -48,7 +53,7 @@ class NeedleRead {
   static constexpr std::size_t kMaxPrefix = kNeedleHeaderBytes + kDataLengthBytes;
   static constexpr std::uint64_t kSliceBytes = 256 * 1024;
 
-  enum class Stage : std::uint8_t { kWhole, kPrefix, kSuffix, kData, kRecheck };
+  enum class Stage : std::uint8_t { kScratch, kWhole, kPrefix, kSuffix, kData, kRecheck };
 
   void finish(kelp_status status) noexcept;
   void need_private_read() noexcept { next_ = Next::kNeedsPrivateRead; }
@@ -58,6 +63,7 @@ class NeedleRead {
   void start_suffix() noexcept;
   void start_slice() noexcept;
   void start_recheck() noexcept;
+  void scratch_arrived() noexcept;
   void whole_arrived() noexcept;
   void prefix_arrived() noexcept;
   void suffix_arrived() noexcept;

@@ -23,6 +23,9 @@ struct ReadRequest {
   /// Where else the record may be if it is not where the index says: 4-byte indexes wrap at 32 GiB.
   /// Added once to the offset; 0: nowhere.
   std::uint64_t wrap_bytes = 0;
+  /// Memory of the reader's own, lent until the first I/O is done, for records that fit. Empty:
+  /// there is none.
+  std::span<std::byte> scratch;
 };
 
 struct ReadOutcome {

@@ -141,6 +141,7 @@ void Worker::sleep() noexcept {
   // Everything that could have come before the flags were up is found now.
   if (!poll_once() && !stop_.load(std::memory_order_acquire)) {
     counters_.sleeps.add();
+    slept_.reset();
     std::array<epoll_event, 32> events;
     // Ring eventfds are edge-triggered and never read: a client can fill its counter, and only
     // loses its own wake-ups. Which ones fired does not matter, the loop looks at all rings.

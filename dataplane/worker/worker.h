@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -206,7 +207,7 @@ class Worker {
   std::uint32_t continue_reads() noexcept;
   std::uint32_t take_finished_reads() noexcept;
   void advance(OpIndex index) noexcept;
-  std::int64_t read_slice(const Volume& volume, const Io& io, ClientSegment& segment) noexcept;
+  bool read_slice(Op& op) noexcept;
   void read_done(OpIndex index, const ReadOutcome& outcome) noexcept;
   void read_privately(OpIndex index) noexcept;
   bool try_private_inline(Op& op, ReadOutcome& outcome) noexcept;
@@ -225,6 +226,8 @@ class Worker {
   /// Records up to this size are inflated on the worker. Bounds the worst case, a stream of empty
   /// blocks that yields nothing, to a few milliseconds.
   static constexpr std::size_t kInlinePrivateBytes = 16 * 1024;
+  /// Records up to this size go through memory of the worker's own.
+  static constexpr std::size_t kCopiedBytes = 8 * 1024;
 
   const WorkerOptions options_;
   const TickRate& rate_;
@@ -262,14 +265,15 @@ class Worker {
   Ticks last_beat_ = 0;
   Ticks last_look_ = 0;
   Ticks last_timers_ = 0;
-  const Ticks suspicious_;    // a slice is read faster, unless something made us sleep
-  Ticks watchful_until_ = 0;  // reads are looked at closely after one that was not
-  Ticks rationed_until_ = 0;  // a client is; see ClientShare::ration
+  const Ticks suspicious_;     // a slice is read faster, unless something made us sleep
+  Ticks watchful_until_ = 0;   // each read is asked about
+  std::optional<long> slept_;  // times_slept() when last asked; none: sleep() has been called since
+  Ticks rationed_until_ = 0;   // a client is; see ClientShare::ration
   bool draining_ = false;
   bool drained_reported_ = false;
   GzipInflater inflater_;
   std::unique_ptr<PrivateRead> private_read_;
-  std::unique_ptr<std::byte[]> private_memory_;
+  std::unique_ptr<std::byte[]> private_memory_;  // kInlinePrivateBytes, of one read at a time
 
   WorkerCounters counters_;
   WorkerLatencies latencies_;

@@ -228,6 +228,8 @@ void Worker::start_read(OpIndex index, Volume& volume, const NeedleLocation& loc
   request.offset_bytes = request.stat ? 0 : op.submission.offset_bytes;
   request.destination = op.buffer;
   request.wrap_bytes = volume.wrap_bytes();
+  // Nobody else uses it before advance() returns.
+  if (reads_inline(volume)) request.scratch = std::span(private_memory_.get(), kCopiedBytes);
   op.read.start(request, volume.meta_guess_bytes());
   advance(index);
 }
@@ -236,20 +238,19 @@ void Worker::advance(OpIndex index) noexcept {
   Op& op = ops_[index];
   for (std::uint32_t ios = 0; op.read.next() == NeedleRead::Next::kIo; ++ios) {
     if (ios == kSlicesPerTurn) {
+      op.read.forgo_scratch();
       op.state = OpState::kReading;
       reading_.push_back(index);
       return;
     }
-    const std::int64_t result =
-        reads_inline(*op.volume) ? read_slice(*op.volume, op.read.io(), *op.segment) : -EAGAIN;
-    if (would_wait(result)) {
+    if (!reads_inline(*op.volume) || !read_slice(op)) {
+      op.read.forgo_scratch();
       counters_.storage_waits.add();
       op.state = OpState::kStorageWait;
       storage_waits_.push_back(index);
       storage_->submit(index);
       return;
     }
-    op.read.io_done(result);
   }
   if (op.read.next() == NeedleRead::Next::kNeedsPrivateRead) {
     read_privately(index);
@@ -259,27 +260,33 @@ void Worker::advance(OpIndex index) noexcept {
   read_done(index, op.read.outcome());
 }
 
+/// One step of a read, without waiting. False: it would have to wait, and nothing has happened.
 /// Copying cached bytes never sleeps, unless the client keeps its memory from being faulted in, as
 /// by punching holes into it: the kernel lets the fault wait until that has ended. Such a client's
-/// reads are the storage thread's for a while. To ask the kernel costs as much as half a read, so
-/// it is asked only for a while after a read that took suspiciously long.
-std::int64_t Worker::read_slice(const Volume& volume, const Io& io,
-                                ClientSegment& segment) noexcept {
+/// reads are the storage thread's for a while. To ask the kernel costs as much as half a read: it
+/// is asked after a read that took suspiciously long, and about each read for a while only once
+/// this thread is seen to have slept since it was asked last.
+bool Worker::read_slice(Op& op) noexcept {
   const Ticks start = ticks_now();
-  if (segment.distrusted(start)) [[unlikely]]
-    return -EAGAIN;
+  if (op.segment->distrusted(start)) [[unlikely]]
+    return false;
   const bool watchful = start < watchful_until_;
   const long slept_before = watchful ? times_slept() : 0;
-  const std::int64_t result = read_now(volume, io);
+  const std::int64_t result = read_now(*op.volume, op.read.io());
+  if (would_wait(result)) return false;
+  op.read.io_done(result);  // touches the client's memory, too
   const Ticks end = ticks_now();
-  if (end - start > suspicious_) [[unlikely]]
-    watchful_until_ = end + rate_.from_us(kWatchfulUs);
+  if (end - start > suspicious_) [[unlikely]] {
+    const long slept = times_slept();
+    if (slept_ && *slept_ != slept) watchful_until_ = end + rate_.from_us(kWatchfulUs);
+    slept_ = slept;
+  }
   if (watchful && times_slept() != slept_before) [[unlikely]] {
     counters_.faults_slept_over.add();
     rationed_until_ = end + rate_.from_us(kDistrustUs);
-    segment.distrust(rationed_until_);
+    op.segment->distrust(rationed_until_);
   }
-  return result;
+  return true;
 }
 
 std::uint32_t Worker::continue_reads() noexcept {
