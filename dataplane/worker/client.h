@@ -37,6 +37,7 @@ struct ClientShare {
 
   std::vector<ServerRing*> rings;          ///< those the worker polls
   std::uint32_t next_ring = 0;             ///< looked at first next time
+  bool queues = false;                     ///< left more in its rings than was taken last
   bool full = false;                       ///< has all it may have in flight; nothing more is taken
   std::uint32_t ration = 0;                ///< while its memory is distrusted: may still be taken
   Ticks next_ration = 0;                   ///< and then some more

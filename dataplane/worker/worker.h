@@ -164,6 +164,9 @@ class Worker {
   // worker_poll.cc
   std::uint32_t drain_submissions() noexcept;
   std::uint32_t drain_clients() noexcept;
+  std::uint32_t drain_contended() noexcept;
+  std::uint32_t drain_next_client(std::uint32_t budget) noexcept;
+  static bool has_more(const ClientShare& share) noexcept;
   std::uint32_t drain_client(ClientShare& share, std::uint32_t budget) noexcept;
   std::uint32_t drain_ring(ServerRing& ring, std::uint32_t budget) noexcept;
   std::uint32_t ration(ClientShare& share, Ticks now) noexcept;
@@ -219,8 +222,7 @@ class Worker {
   static constexpr std::uint32_t kBatch = 32;
   /// Taken from one client before the next one's turn, while there are several.
   static constexpr std::uint32_t kQuantum = 4;
-  /// While more than one client submits, and for so many turns after: what comes next waits for the
-  /// end of a turn, and a batch of 32 reads is twenty times as long as one read.
+  /// Taken of all queues in a turn while more than one client submits, and for so many turns after.
   static constexpr std::uint32_t kContendedBatch = 4;
   static constexpr std::uint64_t kContendedTurns = 4096;
   /// Records up to this size are inflated on the worker. Bounds the worst case, a stream of empty
@@ -249,9 +251,11 @@ class Worker {
   std::vector<ClientShare*> shares_;  // of the clients those rings belong to
   std::uint32_t next_ring_ = 0;
   std::uint32_t next_share_ = 0;
+  std::uint32_t next_queue_ = 0;              // of them, too
   const ClientShare* last_served_ = nullptr;  // compared only
   std::uint64_t client_turns_ = 0;
-  std::uint64_t contended_until_ = 0;  // of those turns
+  std::uint64_t contended_until_ = 0;  // of those turns: several clients submit
+  std::uint64_t alone_until_ = 0;      // and there are some without a queue
   std::uint32_t scarce_requests_ = 0;  // what each of them may have in work while ops are scarce
   absl::flat_hash_map<std::uint32_t, std::unique_ptr<VolumeSlot>> volumes_;
   CloseWatch closes_;

@@ -95,6 +95,33 @@ TEST_CASE("a client with 64 channels gets no more of a turn than one with a sing
   CHECK(daemon.step_until([&] { return answered(many, 64) == 64 * 32; }));
 }
 
+TEST_CASE("who submits one request at a time waits for one of a queue, and the queue goes on") {
+  TestDaemon daemon(stepped(256));
+  RawClient queue(daemon, 4);
+  RawClient alone(daemon);
+  for (int ring = 0; ring < 5; ++ring) daemon.step();  // a turn takes one of them
+  for (std::uint32_t index = 0; index < 200; ++index) {
+    for (std::uint32_t ring = 0; ring < 4; ++ring) queue.put(index, nop(), ring);
+  }
+  const auto of_queue = [&] {
+    std::uint32_t count = 0;
+    for (std::uint32_t ring = 0; ring < 4; ++ring) {
+      for (std::uint32_t i = 0; i < 200; ++i) count += queue.completion(i, ring).sequence == i + 1;
+    }
+    return count;
+  };
+  // The first of them shows the worker that there are two.
+  for (std::uint32_t index = 0; index < 200; ++index) {
+    const std::uint32_t before = of_queue();
+    alone.put(index, nop());
+    daemon.step();
+    REQUIRE(alone.completion(index).sequence == index + 1);
+    if (index > 0) REQUIRE(of_queue() - before <= 1);
+  }
+  CHECK(of_queue() >= 199);
+  CHECK(daemon.step_until([&] { return of_queue() == 800; }));
+}
+
 TEST_CASE("a client with all the requests in work it may have waits in its ring, others do not") {
   TestDaemonOptions options = stepped(8);
   options.worker.client_requests = 3;
