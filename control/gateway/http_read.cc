@@ -7,8 +7,9 @@
 #include <cstring>
 #include <limits>
 
-#include "dataplane/volume/crc32c.h"
+#include "dataplane/checksum/crc32c.h"
 #include "dataplane/volume/gzip.h"
+#include "dataplane/volume/stored_checksum.h"
 
 namespace kelp {
 namespace {

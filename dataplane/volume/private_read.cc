@@ -4,7 +4,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "dataplane/volume/crc32c.h"
+#include "dataplane/checksum/crc32c.h"
+#include "dataplane/volume/stored_checksum.h"
 
 namespace kelp {
 

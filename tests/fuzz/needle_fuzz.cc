@@ -1,12 +1,12 @@
-// A record of a .dat file, read both ways: straight into a client's buffer and by way of private
-// memory. The file is the fuzzer's bytes, served in pieces as small as it likes.
+// A record of a .dat file, read all ways: straight into a client's buffer, by a scratch, and by way
+// of private memory. The file is the fuzzer's bytes, served in pieces as small as it likes.
 //
 // Input: version u8 | mode u8 | piece u8 | guess u16 | capacity u16 | offset u16 | super block and
 // records. Mode: 1 stat, 2 mend the checksum, 4 another cookie, 8 another size, 16 the offset
 // counts, 32 the record is first looked for 8 bytes early and found by the wrap.
 //
 // Promises: no byte outside of the buffer; OK with KELP_FLAG_CRC_VERIFIED only for bytes whose
-// checksum fits, and exactly those bytes; both ways agree wherever both answer.
+// checksum fits, and exactly those bytes; the ways agree wherever they answer.
 #include <sys/uio.h>
 
 #include <cerrno>
@@ -14,6 +14,7 @@
 
 #include "dataplane/volume/needle_read.h"
 #include "dataplane/volume/private_read.h"
+#include "dataplane/volume/stored_checksum.h"
 #include "dataplane/volume/super_block.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/record.h"
@@ -24,6 +25,7 @@ using kelp::fuzz::must;
 namespace {
 
 constexpr std::size_t kLargestPrivate = 1 << 20;
+constexpr std::size_t kScratchBytes = 2048;
 
 /// A .dat in memory that hands out at most `piece` bytes at a time.
 struct File {
@@ -55,10 +57,11 @@ struct Answer {
 };
 
 Answer read_straight(ReadRequest request, std::size_t capacity, std::uint32_t guess,
-                     const File& file) {
+                     const File& file, std::span<std::byte> scratch = {}) {
   Answer answer;
   answer.buffer.assign(capacity, std::byte{0xcc});
   request.destination = answer.buffer;
+  request.scratch = scratch;
   std::atomic<std::uint32_t> meta_guess{guess};
   NeedleRead read;
   read.start(request, meta_guess);
@@ -187,15 +190,20 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const File file{bytes, std::size_t{1} + piece};
   Answer straight = read_straight(request, capacity, guess, file);
   Answer privately = read_privately(request, capacity, file);
+  std::vector<std::byte> scratch(kScratchBytes);
+  Answer by_scratch = read_straight(request, capacity, guess, file, scratch);
   const bool may_be_early = (mode & 32) != 0;  // then the record may be the one 8 bytes before
   if (!may_be_early) {
     judge(straight, request, record);
     judge(privately, request, record);
+    judge(by_scratch, request, record);
   }
   if (request.stat) {
     forget_checksum(straight);
     forget_checksum(privately);
+    forget_checksum(by_scratch);
   }
   compare(straight, privately);
+  compare(by_scratch, privately);
   return 0;
 }

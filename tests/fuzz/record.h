@@ -5,7 +5,6 @@
 #include <optional>
 #include <span>
 
-#include "dataplane/volume/crc32c.h"
 #include "dataplane/volume/endian.h"
 #include "dataplane/volume/needle.h"
 

@@ -19,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-#include "dataplane/volume/crc32c.h"
+#include "dataplane/checksum/crc32c.h"
 #include "dataplane/volume/index_row.h"
 #include "dataplane/volume/needle.h"
 #include "dataplane/volume/needle_map.h"

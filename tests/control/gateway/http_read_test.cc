@@ -9,7 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "dataplane/volume/crc32c.h"
+#include "dataplane/checksum/crc32c.h"
+#include "dataplane/volume/stored_checksum.h"
 
 using kelp::CircuitBreaker;
 using kelp::Cookie;

@@ -1,4 +1,4 @@
-#include "dataplane/volume/crc32c.h"
+#include "dataplane/checksum/crc32c.h"
 
 #include <doctest/doctest.h>
 #include <sys/mman.h>
@@ -6,6 +6,7 @@
 #include <random>
 #include <vector>
 
+#include "dataplane/volume/stored_checksum.h"
 #include "support/hex_bytes.h"
 
 using kelp::crc32c;

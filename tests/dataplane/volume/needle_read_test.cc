@@ -7,6 +7,7 @@
 #include <cstring>
 #include <ctime>
 
+#include "dataplane/volume/stored_checksum.h"
 #include "support/gzip_writer.h"
 #include "support/read_driver.h"
 #include "support/volume_writer.h"

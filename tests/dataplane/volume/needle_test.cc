@@ -5,7 +5,7 @@
 #include <random>
 #include <string>
 
-#include "dataplane/volume/crc32c.h"
+#include "dataplane/checksum/crc32c.h"
 #include "dataplane/volume/endian.h"
 #include "support/hex_bytes.h"
 

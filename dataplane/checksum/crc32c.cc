@@ -1,4 +1,4 @@
-#include "dataplane/volume/crc32c.h"
+#include "dataplane/checksum/crc32c.h"
 
 #include <isa-l/crc.h>
 

@@ -1,0 +1,208 @@
+#include "dataplane/transport/tcp/tcp_connection.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "dataplane/checksum/crc32c.h"
+
+namespace kelp {
+namespace {
+
+constexpr std::size_t kBufferBytes = 64 * 1024;
+static_assert(kBufferBytes >= TcpConnection::kCopiedBytes + 2 * wire::kMostFrameBytes);
+
+}  // namespace
+
+TcpConnection::TcpConnection(Uring& uring, UniqueFd socket, std::uint64_t id,
+                             std::size_t most_queued, std::span<const std::byte> received,
+                             User& user)
+    : uring_(uring),
+      socket_(std::move(socket)),
+      id_(id),
+      user_(user),
+      queue_(most_queued),
+      buffer_(std::make_unique<std::byte[]>(kBufferBytes)),
+      end_(std::min(received.size(), kBufferBytes)) {
+  if (received.size() > kBufferBytes) break_off("more came with the handshake than fits");
+  std::copy_n(received.begin(), end_, buffer_.get());
+}
+
+void TcpConnection::start() noexcept {
+  take_received();
+}
+
+void TcpConnection::break_off(const char* why) noexcept {
+  if (broken_) return;
+  broken_ = true;
+  why_ = why;
+  // Ends what the kernel has under way, in both directions.
+  ::shutdown(socket_.get(), SHUT_RDWR);
+}
+
+void TcpConnection::fence() noexcept {
+  break_off("it was ended here");
+}
+
+// ---- out
+
+bool TcpConnection::post(std::span<const std::byte> frame, std::span<const std::byte> payload,
+                         std::uint64_t cookie) noexcept {
+  if (broken_) return false;
+  if (posted_ - sent_ == queue_.size() || frame.size() > wire::kMostFrameBytes) {
+    break_off("more is to be sent than was agreed upon");
+    return false;
+  }
+  Outgoing& next = queue_[posted_++ % queue_.size()];
+  std::ranges::copy(frame, next.frame.begin());
+  next.frame_bytes = static_cast<std::uint16_t>(frame.size());
+  next.payload = payload;
+  next.cookie = cookie;
+  return true;
+}
+
+void TcpConnection::flush() noexcept {
+  if (!sending_ && posted_ != sent_) send_next();
+}
+
+void TcpConnection::send_next() noexcept {
+  if (broken_) return;
+  std::size_t count = 0;
+  std::size_t skip = sent_of_first_;
+  const auto add = [&](std::span<const std::byte> bytes) {
+    const std::size_t skipped = std::min(skip, bytes.size());
+    skip -= skipped;
+    bytes = bytes.subspan(skipped);
+    // Not written to, whatever the type says.
+    if (!bytes.empty()) parts_[count++] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
+  };
+  for (std::uint64_t at = sent_; at != posted_ && count + 2 <= kMostParts; ++at) {
+    const Outgoing& each = queue_[at % queue_.size()];
+    add(std::span(each.frame).first(each.frame_bytes));
+    add(each.payload);
+  }
+  message_ = {};
+  message_.msg_iov = parts_.data();
+  message_.msg_iovlen = count;
+  sending_ = true;
+  uring_.send(socket_.get(), &message_, user_of(Tag::kSend));
+}
+
+void TcpConnection::take_sent(std::size_t bytes) noexcept {
+  bytes += sent_of_first_;
+  while (sent_ != posted_) {
+    const Outgoing& first = queue_[sent_ % queue_.size()];
+    const std::size_t whole = first.frame_bytes + first.payload.size();
+    if (bytes < whole) break;
+    bytes -= whole;
+    ++sent_;
+    if (first.cookie != 0) user_.sent(first.cookie);
+  }
+  sent_of_first_ = bytes;
+}
+
+// ---- in
+
+bool TcpConnection::let_go() noexcept {
+  if (receiving_ && receives_straight_) {
+    let_go_ = true;
+    return false;
+  }
+  payload_.destination = {};
+  return true;
+}
+
+void TcpConnection::completed(std::uint64_t user, std::int32_t result) noexcept {
+  if (user == user_of(Tag::kSend)) {
+    sending_ = false;
+    if (result < 0) break_off("it cannot be sent to");
+    if (result > 0) take_sent(static_cast<std::size_t>(result));
+    if (!broken_) flush();
+    return;
+  }
+  receiving_ = false;
+  if (result <= 0 && !broken_)
+    break_off(result == 0 ? "the peer closed it" : "it cannot be received from");
+  if (broken_) return;
+  const auto bytes = static_cast<std::uint32_t>(result);
+  if (!receives_straight_) {
+    end_ += bytes;
+  } else {
+    const std::size_t done = payload_.bytes - payload_left_;
+    payload_crc_ = crc32c_extend(payload_crc_, payload_.destination.subspan(done, bytes));
+    payload_left_ -= bytes;
+    if (let_go_) payload_.destination = {};
+    if (payload_left_ == 0) end_payload();
+  }
+  take_received();
+}
+
+void TcpConnection::take_received() noexcept {
+  while (!broken_ && take_one()) {
+  }
+  if (!broken_) receive_next();
+}
+
+/// The next frame or payload, as far as it has come. False: more is needed.
+bool TcpConnection::take_one() noexcept {
+  if (payload_left_ != 0) return take_payload_bytes();
+  const std::span<const std::byte> stream(buffer_.get() + begin_, end_ - begin_);
+  const wire::Peeked next = wire::peek_frame(stream);
+  if (next.state == wire::Peek::kMore) return false;
+  payload_ = {};
+  if (next.state == wire::Peek::kBroken ||
+      !user_.take_frame(next.kind, stream.first(next.bytes), payload_)) {
+    break_off("the peer sent what is no frame, or could not come now");
+    return false;
+  }
+  begin_ += next.bytes;
+  payload_left_ = payload_.bytes;
+  payload_crc_ = 0;
+  let_go_ = false;
+  return true;
+}
+
+bool TcpConnection::take_payload_bytes() noexcept {
+  const std::span<const std::byte> here(buffer_.get() + begin_, end_ - begin_);
+  const bool copied = payload_.bytes <= kCopiedBytes;
+  if (copied && here.size() < payload_left_ && !payload_.destination.empty()) return false;
+  const std::size_t count = std::min<std::size_t>(here.size(), payload_left_);
+  if (count == 0) return false;
+  const auto part = here.first(count);
+  payload_crc_ = crc32c_extend(payload_crc_, part);
+  const bool fits = !copied || payload_crc_ == payload_.crc32c;
+  if (!payload_.destination.empty() && fits) {
+    std::memcpy(payload_.destination.data() + (payload_.bytes - payload_left_), part.data(), count);
+  }
+  begin_ += count;
+  payload_left_ -= static_cast<std::uint32_t>(count);
+  if (payload_left_ == 0) end_payload();
+  return true;
+}
+
+void TcpConnection::end_payload() noexcept {
+  user_.take_payload(payload_crc_ == payload_.crc32c);
+}
+
+void TcpConnection::receive_next() noexcept {
+  if (receiving_) return;
+  receiving_ = true;
+  const bool copied = payload_.bytes <= kCopiedBytes;
+  receives_straight_ = payload_left_ != 0 && !copied && !payload_.destination.empty();
+  if (receives_straight_) {
+    // All that was here has been taken.
+    begin_ = end_ = 0;
+    const std::size_t done = payload_.bytes - payload_left_;
+    uring_.recv(socket_.get(), payload_.destination.subspan(done), MSG_WAITALL,
+                user_of(Tag::kReceive));
+    return;
+  }
+  if (begin_ != 0) {
+    std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  uring_.recv(socket_.get(), std::span(buffer_.get() + end_, kBufferBytes - end_), 0,
+              user_of(Tag::kReceive));
+}
+
+}  // namespace kelp

@@ -1,0 +1,126 @@
+// Frames and payloads of Wire v1 over one TCP socket, by an io_uring.
+//
+// Knows nothing of requests: its user is a gateway's or a target's link. A payload goes
+//   up to kCopiedBytes: into memory of the connection, and once its checksum fits, on to where it
+//     belongs: one recv for frame and payload, and nothing wrong ever lands;
+//   the rest of a longer one: straight to where it belongs, as long as somebody waits for it.
+//
+// One thread. What is sent and received is done by the Uring; nothing here waits.
+#pragma once
+
+#include <sys/socket.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "dataplane/transport/uring.h"
+#include "dataplane/wire/frames.h"
+#include "shm_ring/unique_fd.h"
+
+namespace kelp {
+
+class TcpConnection {
+ public:
+  static constexpr std::size_t kCopiedBytes = 16 * 1024;
+
+  /// Where the payload behind a frame goes. Nowhere: `destination` is empty, and it is passed over.
+  struct Payload {
+    std::uint32_t bytes = 0;
+    std::uint32_t crc32c = 0;
+    std::span<std::byte> destination;  ///< of `bytes`
+  };
+  class User {
+   public:
+    /// A frame, whole and sealed. False: the peer broke the protocol.
+    virtual bool take_frame(wire::FrameKind kind, std::span<const std::byte> frame,
+                            Payload& payload) = 0;
+    /// The payload that was announced last has come. `intact`: its checksum fits, and it is all
+    /// where it belongs.
+    virtual void take_payload(bool intact) = 0;
+    /// The memory post() was given with `cookie` is no longer read.
+    virtual void sent(std::uint64_t cookie) = 0;
+
+   protected:
+    ~User() = default;
+  };
+
+  /// `most_queued`: frames that are posted and not sent yet, at most. `received` came with the
+  /// handshake. `id` is in the upper 56 bits of what it queues in `uring`.
+  TcpConnection(Uring& uring, UniqueFd socket, std::uint64_t id, std::size_t most_queued,
+                std::span<const std::byte> received, User& user);
+  /// Once, before anything else: `user` is ready to hear.
+  void start() noexcept;
+
+  /// Queues a frame and what follows it, which stays until sent(cookie); 0: nobody wants to know.
+  /// False: the queue is full, which breaks the connection.
+  bool post(std::span<const std::byte> frame, std::span<const std::byte> payload = {},
+            std::uint64_t cookie = 0) noexcept;
+  /// Begins to send what is queued, unless it sends already.
+  void flush() noexcept;
+  /// Something of `id` ended.
+  void completed(std::uint64_t user, std::int32_t result) noexcept;
+  /// The payload under way shall not land in its destination any more. False: the kernel may write
+  /// there until take_payload() or the fence.
+  bool let_go() noexcept;
+  /// Whether it still writes to, or waits to write to, the destination of the last payload.
+  bool payload_under_way() const noexcept { return payload_left_ != 0; }
+
+  /// Nothing more is sent or received, from now on; the kernel lets go of all memory before long.
+  void fence() noexcept;
+  bool broken() const noexcept { return broken_; }
+  /// Broken, and the kernel has let go: no late byte lands anywhere.
+  bool fenced() const noexcept { return broken_ && !sending_ && !receiving_; }
+  const char* why_broken() const noexcept { return why_; }
+
+ private:
+  enum class Tag : std::uint8_t { kSend = 1, kReceive = 2 };
+  struct Outgoing {
+    std::array<std::byte, wire::kMostFrameBytes> frame;
+    std::uint16_t frame_bytes = 0;
+    std::span<const std::byte> payload;
+    std::uint64_t cookie = 0;
+  };
+  static constexpr std::size_t kMostParts = 64;
+
+  std::uint64_t user_of(Tag tag) const noexcept {
+    return id_ << 8 | static_cast<std::uint64_t>(tag);
+  }
+  void break_off(const char* why) noexcept;
+  void send_next() noexcept;
+  void take_sent(std::size_t bytes) noexcept;
+  void receive_next() noexcept;
+  void take_received() noexcept;
+  bool take_one() noexcept;
+  bool take_payload_bytes() noexcept;
+  void end_payload() noexcept;
+
+  Uring& uring_;
+  const UniqueFd socket_;
+  const std::uint64_t id_;
+  User& user_;
+  bool broken_ = false;
+  const char* why_ = "";
+
+  std::vector<Outgoing> queue_;  // a ring: [sent_, posted_)
+  std::uint64_t sent_ = 0;       // all before it are gone
+  std::uint64_t posted_ = 0;
+  std::size_t sent_of_first_ = 0;
+  bool sending_ = false;
+  msghdr message_{};
+  std::array<iovec, kMostParts> parts_{};
+
+  std::unique_ptr<std::byte[]> buffer_;
+  std::size_t begin_ = 0;  // [begin_, end_) of it is unread
+  std::size_t end_ = 0;
+  bool receiving_ = false;
+  bool receives_straight_ = false;  // into the destination
+  Payload payload_;
+  std::uint32_t payload_left_ = 0;
+  std::uint32_t payload_crc_ = 0;
+  bool let_go_ = false;
+};
+
+}  // namespace kelp

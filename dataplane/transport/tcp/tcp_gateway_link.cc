@@ -1,0 +1,131 @@
+#include "dataplane/transport/tcp/tcp_gateway_link.h"
+
+#include <utility>
+
+#include "shm_ring/kelp.h"
+
+namespace kelp {
+
+using wire::FrameKind;
+using Verdict = wire::GatewaySlots::Verdict;
+
+TcpGatewayLink::TcpGatewayLink(Uring& uring, UniqueFd socket, std::uint64_t id,
+                               const wire::Agreement& agreement,
+                               std::span<const std::byte> received, GatewayLink::User& user)
+    : user_(user),
+      slots_(agreement.slots),
+      requests_(agreement.slots),
+      max_slice_bytes_(agreement.max_slice_bytes),
+      // A request and its cancellation each, and a Pong.
+      connection_(uring, std::move(socket), id, 2 * std::size_t{agreement.slots} + 8, received,
+                  *this) {}
+
+std::optional<std::uint16_t> TcpGatewayLink::ask(std::uint32_t owner, const LinkRead& read) {
+  if (ending() || read.buffer.empty() || read.buffer.size() > max_slice_bytes_ ||
+      read.token.size() > wire::kMostTokenBytes) {
+    return std::nullopt;
+  }
+  const auto taken = slots_.take(owner);
+  if (!taken) return std::nullopt;
+  wire::Request request;
+  request.slot = taken->slot;
+  request.generation = taken->generation;
+  request.kind = read.stat ? wire::RequestKind::kStat : wire::RequestKind::kRead;
+  request.volume = static_cast<std::uint32_t>(read.fid.volume);
+  request.needle = static_cast<std::uint64_t>(read.fid.needle);
+  request.cookie = static_cast<std::uint32_t>(read.fid.cookie);
+  request.offset_bytes = read.offset_bytes;
+  request.length_bytes = static_cast<std::uint32_t>(read.buffer.size());
+  request.timeout_us = read.timeout_us;
+  std::array<std::byte, wire::kMostFrameBytes> room;
+  connection_.post(wire::write_request(request, read.token, room));
+  requests_[taken->slot] = {read.buffer, taken->generation, owner, false};
+  return taken->slot;
+}
+
+bool TcpGatewayLink::let_go(std::uint16_t slot) {
+  Request& request = requests_[slot];
+  slots_.abandon(slot);
+  wire::Cancel cancel;
+  cancel.slot = slot;
+  cancel.generation = request.generation;
+  wire::seal(cancel, FrameKind::kCancel);
+  connection_.post(std::as_bytes(std::span(&cancel, 1)));
+  const bool arrives = connection_.payload_under_way() && answer_.slot == slot;
+  request.held = arrives && !connection_.let_go();
+  return !request.held;
+}
+
+void TcpGatewayLink::fence() {
+  connection_.fence();
+  tell_if_fenced();
+}
+
+void TcpGatewayLink::completed(std::uint64_t user, std::int32_t result) {
+  connection_.completed(user, result);
+  tell_if_fenced();
+}
+
+/// Only now: until the kernel has let go, a buffer may still be written to.
+void TcpGatewayLink::tell_if_fenced() {
+  if (told_ || !connection_.fenced()) return;
+  told_ = true;
+  for (std::uint16_t slot = 0; slot < requests_.size(); ++slot) {
+    if (std::exchange(requests_[slot].held, false)) user_.released(requests_[slot].owner);
+  }
+  slots_.fence([this](std::uint32_t owner) { user_.lost(owner); });
+}
+
+bool TcpGatewayLink::take_frame(FrameKind kind, std::span<const std::byte> frame,
+                                TcpConnection::Payload& payload) {
+  switch (kind) {
+    case FrameKind::kAnswer:
+      return take_answer(frame, payload);
+    case FrameKind::kPing: {
+      auto echo = wire::copy_frame<wire::Echo>(frame);
+      wire::seal(echo, FrameKind::kPong);
+      return connection_.post(std::as_bytes(std::span(&echo, 1)));
+    }
+    case FrameKind::kPong:
+      return true;
+    case FrameKind::kDrain:
+      draining_ = true;
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool TcpGatewayLink::take_answer(std::span<const std::byte> frame,
+                                 TcpConnection::Payload& payload) {
+  const auto answer = wire::read_answer(frame, slots_.credits());
+  if (!answer) return false;
+  const auto judged = slots_.judge(answer->slot, answer->generation);
+  if (judged.verdict == Verdict::kBroken) return false;
+  const Request& request = requests_[answer->slot];
+  if (answer->bytes > request.buffer.size()) return false;
+  answer_ = *answer;
+  if (answer->bytes == 0) {
+    take_payload(answer->crc32c == 0);
+    return true;
+  }
+  payload.bytes = answer->bytes;
+  payload.crc32c = answer->crc32c;
+  if (judged.verdict == Verdict::kCurrent)
+    payload.destination = request.buffer.first(answer->bytes);
+  return true;
+}
+
+void TcpGatewayLink::take_payload(bool intact) {
+  const auto judged = slots_.judge(answer_.slot, answer_.generation);
+  Request& request = requests_[answer_.slot];
+  const bool held = std::exchange(request.held, false);
+  slots_.release(answer_.slot);
+  if (judged.verdict == Verdict::kCurrent) {
+    user_.answered(request.owner, answer_, intact);
+  } else if (held) {
+    user_.released(request.owner);
+  }
+}
+
+}  // namespace kelp

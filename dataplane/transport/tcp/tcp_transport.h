@@ -1,0 +1,47 @@
+// All TCP links of one worker, and the io_uring they share.
+#pragma once
+
+#include <absl/container/flat_hash_map.h>
+
+#include <cstdint>
+#include <memory>
+
+#include "dataplane/transport/tcp/tcp_gateway_link.h"
+#include "dataplane/transport/tcp/tcp_target_link.h"
+#include "dataplane/transport/uring.h"
+
+namespace kelp {
+
+class TcpTransport {
+ public:
+  /// On the thread that will use it.
+  static Result<std::unique_ptr<TcpTransport>> create();
+
+  /// A socket that is connected, and whose handshake came to `agreement`; `received` came behind
+  /// it. The link is the transport's until remove(). Throws std::bad_alloc.
+  TcpGatewayLink& add_gateway(UniqueFd socket, const wire::Agreement& agreement,
+                              std::span<const std::byte> received, GatewayLink::User& user);
+  TcpTargetLink& add_target(UniqueFd socket, const wire::Agreement& agreement,
+                            std::span<const std::byte> received, TargetLink::User& user);
+  /// Only what is fenced.
+  void remove(const GatewayLink& link);
+  void remove(const TargetLink& link);
+
+  /// Hands over what was flushed and tells links what has ended; how much that was. Never waits,
+  /// and makes no system call when there is neither.
+  unsigned poll() noexcept;
+  /// Whether poll() would find something. For after arming fd().
+  bool has_work() const noexcept { return uring_->has_work(); }
+  int fd() const noexcept { return uring_->fd(); }
+  const Uring& uring() const noexcept { return *uring_; }
+
+ private:
+  explicit TcpTransport(std::unique_ptr<Uring> uring) : uring_(std::move(uring)) {}
+
+  std::uint64_t last_id_ = 0;
+  std::unique_ptr<Uring> uring_;
+  absl::flat_hash_map<std::uint64_t, std::unique_ptr<TcpGatewayLink>> gateways_;
+  absl::flat_hash_map<std::uint64_t, std::unique_ptr<TcpTargetLink>> targets_;
+};
+
+}  // namespace kelp

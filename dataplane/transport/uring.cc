@@ -1,0 +1,72 @@
+#include "dataplane/transport/uring.h"
+
+#include <sys/socket.h>
+
+namespace kelp {
+
+Result<std::unique_ptr<Uring>> Uring::create(unsigned entries) {
+  std::unique_ptr<Uring> uring(new Uring());
+  io_uring_params params{};
+  params.flags =
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+  const int error = ::io_uring_queue_init_params(entries, &uring->ring_, &params);
+  if (error < 0) {
+    return system_error(
+        "cannot make an io_uring (Linux 6.1 or newer, and kernel.io_uring_disabled = 0)", -error);
+  }
+  uring->made_ = true;
+  return uring;
+}
+
+Uring::~Uring() {
+  if (made_) ::io_uring_queue_exit(&ring_);
+}
+
+/// Its queue may be full of what was not handed over yet.
+io_uring_sqe* Uring::next_entry() noexcept {
+  io_uring_sqe* entry = ::io_uring_get_sqe(&ring_);
+  while (entry == nullptr) {
+    ++enters_;
+    ::io_uring_submit(&ring_);
+    entry = ::io_uring_get_sqe(&ring_);
+  }
+  return entry;
+}
+
+void Uring::recv(int fd, std::span<std::byte> to, int flags, std::uint64_t user) noexcept {
+  io_uring_sqe* const entry = next_entry();
+  ::io_uring_prep_recv(entry, fd, to.data(), to.size(), flags);
+  entry->user_data = user;
+}
+
+void Uring::send(int fd, const msghdr* message, std::uint64_t user) noexcept {
+  io_uring_sqe* const entry = next_entry();
+  ::io_uring_prep_sendmsg(entry, fd, message, MSG_NOSIGNAL | MSG_WAITALL);
+  entry->user_data = user;
+}
+
+bool Uring::has_work() const noexcept {
+  return ::io_uring_sq_ready(&ring_) != 0 || ::io_uring_cq_ready(&ring_) != 0 ||
+         (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN) != 0;
+}
+
+unsigned Uring::poll(std::span<Completion> ended) noexcept {
+  const bool queued = ::io_uring_sq_ready(&ring_) != 0;
+  const bool waits = (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) &
+                      (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+  if (queued || waits) {
+    ++enters_;
+    ::io_uring_submit_and_get_events(&ring_);
+  }
+  unsigned count = 0;
+  unsigned head = 0;
+  io_uring_cqe* entry = nullptr;
+  io_uring_for_each_cqe(&ring_, head, entry) {
+    if (count == ended.size()) break;
+    ended[count++] = {entry->user_data, entry->res};
+  }
+  ::io_uring_cq_advance(&ring_, count);
+  return count;
+}
+
+}  // namespace kelp
