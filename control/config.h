@@ -113,6 +113,15 @@ struct GatewayConfig {
   std::uint32_t connections_per_server = 64;  ///< 1..1024
 };
 
+/// [peer]: kelpds of other hosts.
+struct PeerConfig {
+  std::vector<std::string> listen;  ///< "address:port" where gateways of other hosts connect
+  std::vector<std::string>
+      kelpds;             ///< "address:port" of those beside volume servers, by their host
+  std::string keys_file;  ///< holds the keys peers know each other by; empty: none
+  bool allow_unauthenticated = false;  ///< peers of other hosts need no key
+};
+
 /// One effective item, for /config: where its value comes from.
 struct ConfigOrigin {
   std::string key;     ///< "worker.spin_us", "target.directory[0].path"
@@ -129,6 +138,7 @@ struct Config {
   ClientConfig client;
   TargetConfig target;
   GatewayConfig gateway;
+  PeerConfig peer;
   std::string file;                   ///< the file that was read; empty: none
   std::vector<ConfigOrigin> origins;  ///< every key, in the order of the sample file
 };

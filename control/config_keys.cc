@@ -45,8 +45,8 @@ constexpr std::string_view kReloadable[] = {"daemon.log_level",
                                             "target.inline_inflate_bytes",
                                             "target.reload_wait_ms"};
 
-constexpr std::array<std::string_view, 5> kSections = {"daemon", "worker", "client", "target",
-                                                       "gateway"};
+constexpr std::array<std::string_view, 6> kSections = {"daemon", "worker",  "client",
+                                                       "target", "gateway", "peer"};
 
 /// A field of a section: `section` and `member` point at it.
 template <class Section, class T>
@@ -205,12 +205,27 @@ void add_gateway(std::vector<ConfigKey>& keys) {
                  {1, 1024, "connections"}, "Connections to one volume server; more reads wait."));
 }
 
+void add_peer(std::vector<ConfigKey>& keys) {
+  const auto peer = [](auto member) { return at(&Config::peer, member); };
+  keys.push_back(urls_key("peer.listen", peer(&PeerConfig::listen),
+                          "Where gateways of other hosts connect; empty: nowhere."));
+  keys.push_back(
+      urls_key("peer.kelpds", peer(&PeerConfig::kelpds),
+               "Kelpds of storage hosts: asked for volumes of volume servers of theirs."));
+  keys.push_back(
+      optional_path_key("peer.keys_file", peer(&PeerConfig::keys_file), kMaxPathBytes,
+                        "File of the keys by which kelpds know each other; empty: none."));
+  keys.push_back(bool_key("peer.allow_unauthenticated", peer(&PeerConfig::allow_unauthenticated),
+                          "Kelpds of other hosts need no key."));
+}
+
 std::vector<ConfigKey> build_keys() {
   std::vector<ConfigKey> keys;
   add_daemon_and_worker(keys);
   add_client(keys);
   add_target(keys);
   add_gateway(keys);
+  add_peer(keys);
   for (ConfigKey& key : keys) {
     key.reloadable = std::find(std::begin(kReloadable), std::end(kReloadable), key.name) !=
                      std::end(kReloadable);

@@ -54,6 +54,7 @@ Result<std::unique_ptr<Daemon>> Daemon::start(Config config, CommandLine flags) 
 Result<void> Daemon::set_up() {
   raise_descriptor_limit();
   if (auto read = read_gateway_options(); !read) return read;
+  if (auto opened = open_peers(); !opened) return opened;
   const auto identity = find_identity(config_.daemon.user, config_.daemon.group);
   if (!identity) return tl::unexpected(identity.error());
   FileOwner owner;
@@ -67,6 +68,10 @@ Result<void> Daemon::set_up() {
   if (auto started = start_workers(); !started) return started;
   std::vector<Worker*> workers;
   for (const auto& worker : workers_) workers.push_back(worker.get());
+  if (peers_ != nullptr) {
+    if (auto watched = watch(peers_->epoll_fd(), kPeers); !watched) return watched;
+    peers_->start(workers);
+  }
   attach_ = std::make_unique<AttachServer>(attach_listener_->fd(), epoll_.get(),
                                            attach_limits(config_.client), workers);
 
@@ -138,6 +143,16 @@ Result<void> Daemon::read_gateway_options() {
   auto options = gateway_options(config_);
   if (!options) return tl::unexpected(options.error());
   gateway_options_ = std::move(*options);
+  return {};
+}
+
+Result<void> Daemon::open_peers() {
+  if (config_.peer.listen.empty() && config_.peer.kelpds.empty()) return {};
+  auto options = peer_options(config_);
+  if (!options) return tl::unexpected(options.error());
+  auto opened = PeerConnections::create(std::move(*options));
+  if (!opened) return tl::unexpected(opened.error());
+  peers_ = std::move(*opened);
   return {};
 }
 
@@ -259,6 +274,9 @@ int Daemon::next_timeout_ms() const {
   if (const auto period = watch_.period()) timeout = std::min(timeout, *period);
   if (const auto http = http_->timeout()) timeout = std::min(timeout, *http);
   if (const auto servers = servers_->timeout()) timeout = std::min(timeout, *servers);
+  if (const auto peers = peers_ == nullptr ? std::nullopt : peers_->timeout()) {
+    timeout = std::min(timeout, *peers);
+  }
   if (drain_deadline_) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*drain_deadline_ - Clock::now());
     timeout = std::clamp(left, std::chrono::milliseconds(0), timeout);
@@ -278,6 +296,7 @@ void Daemon::serve_once(int timeout_ms) {
   // Also when nothing is ready: connections that are too slow are closed by it.
   http_->run();
   servers_->run();
+  if (peers_ != nullptr) peers_->run();
 }
 
 void Daemon::handle_event(std::uint64_t id) {
@@ -288,6 +307,7 @@ void Daemon::handle_event(std::uint64_t id) {
     case kWakes:
     case kHttp:
     case kServers:
+    case kPeers:
       return;
     case kAttach:
       attach_->accept_some();

@@ -17,6 +17,7 @@
 #include "control/http_routes.h"
 #include "control/http_server.h"
 #include "control/needle_listing.h"
+#include "control/peers/peer_connections.h"
 #include "control/reports.h"
 #include "control/run_dir.h"
 #include "control/service_manager.h"
@@ -53,6 +54,7 @@ class Daemon {
   Result<void> start_gateway();
   static void give_way_to_workers();
   void keep_house();
+  Result<void> open_peers();
   Result<void> watch_servers();
   Result<void> watch(int fd, std::uint64_t id);
   void serve_once(int timeout_ms);
@@ -79,6 +81,7 @@ class Daemon {
   static constexpr std::uint64_t kWakes = 2;
   static constexpr std::uint64_t kHttp = 3;
   static constexpr std::uint64_t kServers = 4;
+  static constexpr std::uint64_t kPeers = 5;
   static constexpr std::uint64_t kAttach = 16;
 
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
@@ -103,6 +106,7 @@ class Daemon {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::shared_ptr<ServerPulse>> pulses_;  // of the volume servers, in their order
   std::unique_ptr<VolumeServerWatch> servers_;
+  std::unique_ptr<PeerConnections> peers_;  // none: no other kelpd is known
   std::optional<GatewayOptions> gateway_options_;
   std::unique_ptr<Gateway> gateway_;  // none: what is not here is read by nobody
   std::size_t workers_draining_ = 0;

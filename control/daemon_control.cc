@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/daemon_options.h"
 #include "control/log.h"
+#include "control/peers_json.h"
 #include "control/trace_report.h"
 
 namespace kelp {
@@ -57,6 +58,11 @@ HttpRoutes Daemon::routes() {
     if (gateway_ != nullptr) gateway_->look_up(fid->volume);
     HttpResponse response;
     response.body = trace_json(*fid, sources());
+    return response;
+  });
+  routes.add("GET", "/peers", [this](const HttpRequest&) {
+    HttpResponse response;
+    response.body = peers_json(peers_.get());
     return response;
   });
   routes.add("GET", "/metrics", [this](const HttpRequest&) {
@@ -155,6 +161,7 @@ void Daemon::start_drain(std::string_view asked_by) {
   drain_deadline_ = Clock::now() + std::max(timeout, kShortestDrain);
   service_.stopping();
   attach_->close_listener();
+  if (peers_ != nullptr) peers_->stop();
   workers_draining_ = workers_.size();
   tell_workers(WorkerCommand::Kind::kDrain);
 }

@@ -3,10 +3,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <string>
+#include <tuple>
 
 #include "control/gateway/read_token.h"
+#include "control/secret_file.h"
 
 namespace kelp {
 namespace {
@@ -113,6 +116,35 @@ Result<GatewayOptions> gateway_options(const Config& config) {
     if (!key) return about("gateway.read_key_file", key.error());
     options.read_key = std::move(*key);
   }
+  for (const std::string& text : config.peer.kelpds) {
+    const Result<ServerAddress> address = parse_server_address(text);
+    if (!address) return about("peer.kelpds", address.error());
+    options.kelpds.push_back(*address);
+  }
+  return options;
+}
+
+Result<PeerOptions> peer_options(const Config& config) {
+  PeerOptions options;
+  for (const auto& [key, from, to] :
+       {std::tuple{"peer.listen", &config.peer.listen, &options.listen},
+        {"peer.kelpds", &config.peer.kelpds, &options.kelpds}}) {
+    for (const std::string& text : *from) {
+      const Result<ServerAddress> address = parse_server_address(text);
+      if (!address) return about(key, address.error());
+      to->push_back(*address);
+    }
+  }
+  options.allow_unauthenticated = config.peer.allow_unauthenticated;
+  std::array<char, 64> name{};
+  if (::gethostname(name.data(), name.size() - 1) == 0) options.node = name.data();
+  if (config.peer.keys_file.empty()) return options;
+  auto text = read_secret_file(config.peer.keys_file,
+                               "cannot read the keys of peers from " + config.peer.keys_file);
+  if (!text) return about("peer.keys_file", text.error());
+  auto keys = wire::PeerKeys::parse(*text);
+  if (!keys) return about("peer.keys_file", keys.error());
+  options.keys = std::move(*keys);
   return options;
 }
 

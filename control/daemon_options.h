@@ -8,6 +8,7 @@
 #include "control/attach_server.h"
 #include "control/config.h"
 #include "control/gateway/gateway.h"
+#include "control/peers/peer_connections.h"
 #include "dataplane/worker/worker.h"
 
 namespace kelp {
@@ -21,5 +22,8 @@ WorkerOptions worker_options(const Config& config, std::uint32_t index,
 
 /// Errors: an address that is none, a key that cannot be read.
 Result<GatewayOptions> gateway_options(const Config& config);
+
+/// The same; privileges are not dropped yet.
+Result<PeerOptions> peer_options(const Config& config);
 
 }  // namespace kelp

@@ -1,5 +1,6 @@
 #include "dataplane/transport/uring.h"
 
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 
 namespace kelp {
@@ -15,6 +16,11 @@ Result<std::unique_ptr<Uring>> Uring::create(unsigned entries) {
         "cannot make an io_uring (Linux 6.1 or newer, and kernel.io_uring_disabled = 0)", -error);
   }
   uring->made_ = true;
+  uring->event_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!uring->event_) return system_error("cannot make an eventfd");
+  const int refused = ::io_uring_register_eventfd(&uring->ring_, uring->event_.get());
+  if (refused < 0) return system_error("cannot be told of completions", -refused);
+  uring->arm(false);
   return uring;
 }
 

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "shm_ring/result.h"
+#include "shm_ring/unique_fd.h"
 
 namespace kelp {
 
@@ -36,8 +37,11 @@ class Uring {
   unsigned poll(std::span<Completion> ended) noexcept;
   /// Whether poll() would do anything. For after arming fd().
   bool has_work() const noexcept;
-  /// Readable while something has ended that was not taken; for the caller's epoll.
-  int fd() const noexcept { return ring_.ring_fd; }
+  /// For the caller's epoll, edge-triggered: an eventfd that is never read. (The ring's own
+  /// descriptor does not wake anybody as long as completions wait for this thread.)
+  int fd() const noexcept { return event_.get(); }
+  /// While armed, what ends makes an edge at fd(). Arm, fence, look at has_work() or poll(), sleep.
+  void arm(bool armed) noexcept { ::io_uring_cq_eventfd_toggle(&ring_, armed); }
   /// System calls made so far.
   std::uint64_t enters() const noexcept { return enters_; }
 
@@ -45,6 +49,7 @@ class Uring {
   Uring() = default;
   io_uring_sqe* next_entry() noexcept;
 
+  UniqueFd event_;
   mutable io_uring ring_{};
   bool made_ = false;
   std::uint64_t enters_ = 0;

@@ -33,6 +33,9 @@ struct WorkerCounters {
   Counter forwarded;                    ///< of those: handed to the worker that owns the volume
   Counter remote;                       ///< handed to whoever reads from other hosts
   Counter remote_bytes;                 ///< of `bytes`: those that came that way
+  Counter peer_reads;                   ///< asked of the kelpd of another host
+  Counter peer_requests;                ///< taken of gateways of other hosts
+  Counter crc_errors;                   ///< answers whose bytes did not fit their checksum
   Counter bytes;                        ///< payload bytes delivered
   std::array<Counter, 32> completions;  ///< by kelp_status
   Counter storage_inline;  ///< reads served from the page cache without leaving the worker

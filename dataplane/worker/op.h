@@ -26,9 +26,12 @@ enum class OpState : std::uint8_t {
   kPrivateWait,  ///< `read.request()` is being looked at by the loader, which answers in `outcome`
   kForwarded,    ///< the worker that owns the volume has it; its answer is to come
   kRemoteWait,   ///< lent to the reader of the worker's RemoteLane
+  kPeerWait,     ///< another host's kelpd has been asked, in `slot` of `peer`
 };
 
 struct ForwardLink;
+class GatewayLink;
+class TargetLink;
 
 /// The worker owns all of it but for what the state lends to another thread.
 struct Op {
@@ -48,7 +51,15 @@ struct Op {
   ServerRing* ring = nullptr;   ///< it came in by; null: through `link`
   ForwardLink* link = nullptr;  ///< from the worker whose op `origin` it is
   OpIndex origin = kNoOp;
-  ClientSegment* segment = nullptr;  ///< where `buffer` lies
+  TargetLink* asker = nullptr;  ///< or, where `link` is null too: the other host's, in `slot`
+  bool asked_peer = false;      ///< it has been asked of a peer, or may not be
+  std::uint16_t slot = 0;
+  bool held_by_peer = false;         ///< let go, and something may still land in the buffer
+  Ticks peer_deadline = 0;           ///< then another path is tried
+  GatewayLink* peer = nullptr;       ///< its answer is to come
+  std::uint32_t slice_bytes = 0;     ///< of the buffer, that have come
+  std::uint64_t source = 0;          ///< the record they are of
+  ClientSegment* segment = nullptr;  ///< where `buffer` lies; null: in memory of our own
   Submission submission;
   std::span<std::byte> buffer;
   Ticks taken = 0;     ///< copied out of the ring

@@ -12,6 +12,7 @@
 
 #include "dataplane/volume/read_request.h"
 #include "dataplane/worker/op.h"
+#include "dataplane/worker/peer_links.h"
 #include "dataplane/worker/spsc_queue.h"
 #include "dataplane/worker/waker.h"
 #include "shm_ring/file_id.h"
@@ -36,6 +37,7 @@ struct RemoteAnswer {
   ReadOutcome outcome;
   kelp_path path = KELP_PATH_NONE;
   std::uint8_t attempts = 0;
+  PeerIndex peer = kNoPeer;  ///< the kelpd beside the server that answered
 };
 
 /// Of one worker. Neither queue is ever full. Of an op the answers hold one; the requests three: a

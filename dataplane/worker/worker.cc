@@ -25,6 +25,8 @@ constexpr std::uint64_t kTurnsPerClock = 256;
 constexpr std::uint64_t kTimerPeriodUs = 1000;
 /// A slice of 256 KiB takes about as long; a sleep is dearer.
 constexpr std::uint64_t kSuspiciousUs = 10;
+/// Connections to other hosts that may be on their way to a worker, or have ended.
+constexpr std::size_t kMostLinks = 1024;
 
 }  // namespace
 
@@ -40,12 +42,15 @@ Worker::Worker(WorkerOptions options)
       private_waits_(ops_.get()),
       forwarded_(ops_.get()),
       remote_waits_(ops_.get()),
+      peer_waits_(ops_.get()),
       suspicious_(rate_.from_us(kSuspiciousUs)),
       private_read_(std::make_unique<PrivateRead>()),
       private_memory_(std::make_unique<std::byte[]>(kInlinePrivateBytes)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
       commands_(kCommandQueue),
-      reports_(kCommandQueue) {
+      reports_(kCommandQueue),
+      new_links_(kMostLinks),
+      ended_links_(kMostLinks) {
   retune(options_);
   for (OpIndex i = 0; i < options_.ops; ++i) free_.push_back(i);
   storage_ = std::make_unique<StorageThread>(ops_.get(), options_.ops, waker_);
@@ -134,6 +139,7 @@ bool Worker::may_sleep() const noexcept {
 }
 
 void Worker::sleep() noexcept {
+  peers_.arm(true);
   waker_.arm();
   for (ServerRing* ring : rings_) {
     if (!ring->severed()) ring->arm_sleep();
@@ -148,6 +154,7 @@ void Worker::sleep() noexcept {
     ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), sleep_timeout_ms());
   }
   waker_.disarm();
+  peers_.arm(false);
   for (ServerRing* ring : rings_) {
     if (!ring->severed()) ring->disarm_sleep();
   }
@@ -159,7 +166,8 @@ void Worker::sleep() noexcept {
 int Worker::sleep_timeout_ms() const noexcept {
   const bool timers = !volume_waits_.empty() || !storage_waits_.empty() ||
                       !private_waits_.empty() || !forwarded_.empty() || !remote_waits_.empty() ||
-                      !retired_.empty() || !leaving_.empty() || (draining_ && !drained_reported_);
+                      !peer_waits_.empty() || !retired_.empty() || !leaving_.empty() ||
+                      (draining_ && !drained_reported_);
   if (timers) return 1;
   if (ticks_now() < rationed_until_) return kRationedSleepMs;
   return rings_.empty() ? kIdleSleepMs : static_cast<int>(kHeartbeatPeriodMs);
@@ -188,6 +196,7 @@ void Worker::take_command(const WorkerCommand& command) noexcept {
       return;
     case WorkerCommand::Kind::kDrain:
       draining_ = true;
+      peers_.drain();
       for (ServerRing* ring : rings_) {
         if (!ring->severed()) ring->set_state(RingState::kDraining);
       }
@@ -342,6 +351,8 @@ void Worker::do_periodic_work() noexcept {
   end_overdue(private_waits_, now);
   end_overdue(forwarded_, now);
   end_overdue(remote_waits_, now);
+  let_go_overdue(now);
+  if (peers_.any()) sweep_links();
   cancel_abandoned();
   finish_removals();
   for (auto& [id, first] : volumes_) {
@@ -398,6 +409,7 @@ bool Worker::poll_once() noexcept {
     work += take_forwarded();
   if (!remote_waits_.empty()) [[unlikely]]
     work += take_remote();
+  work += take_links();
   work += drain_submissions();
   work += take_finished_reads();
   work += route_waiting();
@@ -410,6 +422,7 @@ bool Worker::poll_once() noexcept {
   if (due) [[unlikely]]
     do_periodic_work();
   publish();
+  if (peers_.any()) peers_.flush();
   counters_.polls.add();
   if (!worked) counters_.idle_polls.add();
   return worked;

@@ -4,7 +4,8 @@
 // allocation, no exception, no log line per request. Others talk to it by messages and read its
 // counters. worker.cc sets up and sleeps; worker_poll.cc is the loop and a request's start and end;
 // worker_read.cc is what lies between; worker_forward.cc hands requests to
-// other workers, worker_remote.cc to who reads from other hosts.
+// other workers, worker_peers.cc to kelpds of other hosts, worker_remote.cc to who reads from there
+// in other ways; worker_target.cc takes those of other hosts.
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
@@ -23,6 +24,7 @@
 #include "dataplane/worker/forwarding.h"
 #include "dataplane/worker/loader.h"
 #include "dataplane/worker/op.h"
+#include "dataplane/worker/peer_links.h"
 #include "dataplane/worker/remote_lane.h"
 #include "dataplane/worker/server_ring.h"
 #include "dataplane/worker/spsc_queue.h"
@@ -73,7 +75,7 @@ struct WorkerReport {
   ServerRing* ring = nullptr;
 };
 
-class Worker {
+class Worker final : private GatewayLink::User, private TargetLink::User {
  public:
   explicit Worker(WorkerOptions options);
   ~Worker();
@@ -90,6 +92,10 @@ class Worker {
   // Control thread. False: the queue is full, try again.
   bool command(const WorkerCommand& command) noexcept;
   std::optional<WorkerReport> take_report() noexcept { return reports_.try_pop(); }
+
+  /// Gives the worker a connection. False: the queue is full, try again.
+  bool add_link(std::unique_ptr<NewLink> link) noexcept;
+  std::optional<LinkEnded> take_ended_link() noexcept { return ended_links_.try_pop(); }
 
   /// Takes spin_us, reload_wait_us and inline_inflate_bytes of `options`; the rest stays as it was.
   void retune(const WorkerOptions& options) noexcept;
@@ -190,6 +196,26 @@ class Worker {
   std::uint32_t take_remote() noexcept;
   void cancel_abandoned() noexcept;
 
+  // worker_peers.cc
+  std::uint32_t take_links() noexcept;
+  void sweep_links() noexcept;
+  void report_link(const LinkEnded& ended) noexcept;
+  void learn_route(const Op& op, PeerIndex peer) noexcept;
+  bool ask_peer(OpIndex index) noexcept;
+  bool ask_slice(OpIndex index, GatewayLink& link) noexcept;
+  void answered(std::uint32_t owner, const wire::Answer& answer, bool intact) override;
+  void take_slice(OpIndex index, GatewayLink& link, const wire::Answer& answer) noexcept;
+  void finish_peer(OpIndex index, const ReadOutcome& outcome) noexcept;
+  void leave_peer(OpIndex index, kelp_status why) noexcept;
+  void released(std::uint32_t owner) override;
+  void lost(std::uint32_t owner) override;
+  void let_go_overdue(Ticks now) noexcept;
+
+  // worker_target.cc
+  void asked(TargetLink& link, const wire::Request& request, std::string_view token) override;
+  void cancelled(TargetLink& link, std::uint16_t slot) override;
+  void answer_peer(const Op& op, const ReadOutcome& outcome) noexcept;
+
   // worker_forward.cc
   void forward(OpIndex index) noexcept;
   std::uint32_t take_forwarded() noexcept;
@@ -202,7 +228,7 @@ class Worker {
   void look_around() noexcept;
   VolumeSlot* choose_slot(std::uint32_t volume) noexcept;
   bool attested(const VolumeSlot& slot) const noexcept;
-  bool wants_token(const VolumeSlot& slot) const noexcept;
+  bool wants_token(const VolumeSlot& slot, const Op& op) const noexcept;
   bool ensure_fresh(VolumeSlot& slot) noexcept;
   void reload(VolumeSlot& slot) noexcept;
   void wait_for_volume(OpIndex index) noexcept;
@@ -243,6 +269,7 @@ class Worker {
   OpList private_waits_;
   OpList forwarded_;
   OpList remote_waits_;
+  OpList peer_waits_;
   std::unique_ptr<RemoteLane> remote_;
   std::vector<std::shared_ptr<ForwardLink>> outgoing_;  // by worker; empty where there is one
   std::vector<std::shared_ptr<ForwardLink>> incoming_;
@@ -286,7 +313,10 @@ class Worker {
   Waker* control_ = nullptr;
   SpscQueue<WorkerCommand> commands_;
   SpscQueue<WorkerReport> reports_;
+  SpscQueue<std::unique_ptr<NewLink>> new_links_;
+  SpscQueue<LinkEnded> ended_links_;
   std::atomic<bool> stop_{false};
+  PeerLinks peers_;  // before the threads that may read into its memory
   // Last, so that their threads end before what they work on goes.
   std::unique_ptr<StorageThread> storage_;
   std::unique_ptr<Loader> loader_;

@@ -65,6 +65,8 @@ void Worker::begin_forwarded(ForwardLink& from, const ForwardedRequest& request)
   op.answered = false;
   op.restarts = 0;
   op.went_elsewhere = remote_ == nullptr;
+  op.asked_peer = true;  // the worker of its ring asks
+  op.asker = nullptr;
   op.volume = nullptr;
   op.buffer = request.buffer;
   op.taken = ticks_now();

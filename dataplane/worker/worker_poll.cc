@@ -176,6 +176,9 @@ void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) no
   op.answered = false;
   op.restarts = 0;
   op.went_elsewhere = remote_ == nullptr;
+  op.asked_peer = false;
+  op.asker = nullptr;
+  op.peer = nullptr;
   op.cancelled = false;
   op.tried_here = false;
   op.remote_attempts = 0;
@@ -278,7 +281,9 @@ void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
     go_elsewhere(index, outcome.status);
     return;
   }
-  if (op.ring == nullptr) [[unlikely]] {
+  if (op.asker != nullptr) [[unlikely]] {
+    answer_peer(op, outcome);
+  } else if (op.ring == nullptr) [[unlikely]] {
     send_back(op, outcome);
   } else if (op.ring->severed()) {
     op.ring->forget_one();

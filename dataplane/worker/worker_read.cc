@@ -108,7 +108,7 @@ void Worker::route(OpIndex index) noexcept {
     return;
   }
   // Tokens are the volume server's to judge.
-  if (wants_token(slot)) {
+  if (wants_token(slot, op)) {
     if (go_elsewhere(index, KELP_DENIED)) return;
     // The worker of its ring may, for one that was forwarded; and nobody while this one drains.
     end(index, op.went_elsewhere ? KELP_DENIED : KELP_USE_HTTP);
@@ -159,8 +159,9 @@ bool Worker::attested(const VolumeSlot& slot) const noexcept {
   return attestation != nullptr && attestation->holds(batch_began_);
 }
 
-bool Worker::wants_token(const VolumeSlot& slot) const noexcept {
-  if (options_.trust_local_clients || slot.key.server == 0) return false;
+bool Worker::wants_token(const VolumeSlot& slot, const Op& op) const noexcept {
+  const bool trusted = options_.trust_local_clients && op.asker == nullptr;
+  if (trusted || slot.key.server == 0) return false;
   return slot.volume->attestation()->pulse().wants_token.load(std::memory_order_relaxed);
 }
 
@@ -268,9 +269,10 @@ void Worker::advance(OpIndex index) noexcept {
 /// this thread is seen to have slept since it was asked last.
 bool Worker::read_slice(Op& op) noexcept {
   const Ticks start = ticks_now();
-  if (op.segment->distrusted(start)) [[unlikely]]
+  const bool of_client = op.segment != nullptr;
+  if (of_client && op.segment->distrusted(start)) [[unlikely]]
     return false;
-  const bool watchful = start < watchful_until_;
+  const bool watchful = of_client && start < watchful_until_;
   const long slept_before = watchful ? times_slept() : 0;
   const std::int64_t result = read_now(*op.volume, op.read.io());
   if (would_wait(result)) return false;
@@ -365,7 +367,7 @@ bool Worker::try_private_inline(Op& op, ReadOutcome& outcome) noexcept {
 void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
   Op& op = ops_[index];
   // Storage found no memory behind the buffer: as good as a fault of our own.
-  if (outcome.status == KELP_INVALID) [[unlikely]]
+  if (outcome.status == KELP_INVALID && op.segment != nullptr) [[unlikely]]
     op.segment->condemn();
   if (op.answered || op.abandoned()) {
     end(index, KELP_DEADLINE);

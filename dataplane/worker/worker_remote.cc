@@ -24,6 +24,7 @@ bool Worker::may_go_elsewhere(const Op& op) const noexcept {
 bool Worker::go_elsewhere(OpIndex index, kelp_status why) noexcept {
   Op& op = ops_[index];
   if (!may_go_elsewhere(op)) return false;
+  if (ask_peer(index)) return true;
   op.went_elsewhere = true;
   op.tried_here = why == KELP_CORRUPT;
   unpin(op);
@@ -57,7 +58,8 @@ std::uint32_t Worker::take_remote() noexcept {
     remote_waits_.remove(answer->op);
     Op& op = ops_[answer->op];
     op.path = answer->path;
-    op.remote_attempts = answer->attempts;
+    op.remote_attempts = static_cast<std::uint8_t>(op.remote_attempts + answer->attempts);
+    if (answer->outcome.status == KELP_OK) learn_route(op, answer->peer);
     end(answer->op, answer->outcome);
   }
   return taken;

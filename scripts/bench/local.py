@@ -51,7 +51,8 @@ def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Fig
             pairs = 101 if quick else 4001
             say(f"Kelp and the in-process floor in turns: {pairs} pairs of slices of 2 ms")
             measured = load.figures_of([*client_prefix, programs / "kelp-floor-compare", "--run-dir", kelpd.run_dir,
-                                        "--volume-dir", cluster.volume_dir, "--fids", listing, "--pairs", pairs], home)
+                                        "--volume-dir", cluster.volume_dir, "--fids", listing, "--pairs", pairs,
+                                        *(["--worker-cpu", worker_flags[-1]] if worker_flags else [])], home)
             bench = load.Bench(programs, kelpd.run_dir, listing, client_prefix, cluster.server, cluster.server_pid)
             pairs = 3 if quick else 61
             for depth in DEPTHS[:2] if quick else DEPTHS:

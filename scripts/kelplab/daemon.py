@@ -15,6 +15,12 @@ OK, NOT_FOUND, WRONG_COOKIE, EXPIRED, CORRUPT, USE_HTTP, UNAVAILABLE = 0, 3, 4, 
 BAD_FID, TIMEOUT, BROKEN_GZIP, RANGE, DENIED, NO_DAEMON, CANNOT_WRITE = 2, 9, 10, 11, 12, 13, 14
 
 
+def peer_flags(config: Path, **items: object) -> list[str]:
+    """Flags of a kelpd that has these items of [peer], by way of a file."""
+    config.write_text("[peer]\n" + "".join(f"{key} = {json.dumps(str(value))}\n" for key, value in items.items()))
+    return ["--config", str(config)]
+
+
 class Daemon:
     """A kelpd in the foreground; a context manager that stops it and wants exit code 0 from it.
 

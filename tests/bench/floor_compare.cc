@@ -1,8 +1,12 @@
 // A 4 KiB read through libkelp and kelpd's worker, beside the least any reader of the same files
 // can do in its own thread: look the needle up, fstat() the .idx, pread() the record, check its
-// CRC-32C. Short slices take turns on the same CPU.
+// CRC-32C. Short slices take turns. With --worker-cpu the floor's run on the worker's CPU, which
+// sleeps meanwhile: there Kelp does the same work, and two CPUs of a shared machine are not always
+// as fast as each other.
 //
-//   kelp-floor-compare --run-dir DIR --volume-dir DIR --fids FILE [--pairs N] [--json FILE]
+//   kelp-floor-compare --run-dir DIR --volume-dir DIR --fids FILE [--worker-cpu N] [--pairs N]
+//   [--json FILE]
+#include <sched.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -29,10 +33,13 @@ namespace {
 constexpr std::size_t kLargestRecord = 1 << 16;
 /// Reads at the start of a slice that do not count: they wake what slept during the other's.
 constexpr int kUncounted = 8;
+/// The worker polls for so long after its last read before it leaves its CPU.
+constexpr std::uint32_t kWorkerSleepsAfterUs = 200;
 
 struct Options {
   std::string run_dir, volume_dir, fids, json = "/dev/stdout";
   std::uint32_t slice_ms = 2, pairs = 2001;
+  int worker_cpu = -1;
 };
 
 struct Object {
@@ -113,6 +120,31 @@ std::vector<Object> load(const std::string& path) {
   return objects;
 }
 
+/// This thread is on another CPU for as long as it lives. -1: it stays where it is.
+class OnCpu {
+ public:
+  explicit OnCpu(int cpu) : moved_(cpu >= 0) {
+    if (!moved_) return;
+    ::sched_getaffinity(0, sizeof before_, &before_);
+    cpu_set_t there;
+    CPU_ZERO(&there);
+    CPU_SET(static_cast<std::size_t>(cpu), &there);
+    if (::sched_setaffinity(0, sizeof there, &there) != 0) give_up("there is no such CPU");
+    const Ticks end = ticks_now() + TickRate::instance().from_us(kWorkerSleepsAfterUs);
+    while (ticks_now() < end) {
+    }
+  }
+  ~OnCpu() {
+    if (moved_) ::sched_setaffinity(0, sizeof before_, &before_);
+  }
+  OnCpu(const OnCpu&) = delete;
+  OnCpu& operator=(const OnCpu&) = delete;
+
+ private:
+  const bool moved_;
+  cpu_set_t before_{};
+};
+
 /// Median nanoseconds of a read over one slice.
 template <class Read>
 double slice(const std::vector<Object>& objects, Ticks length, std::vector<double>& all,
@@ -167,7 +199,10 @@ void compare(const Options& options) {
   const Ticks length = TickRate::instance().from_us(options.slice_ms * 1000);
   std::vector<double> floors, kelps, ratios;
   for (std::uint32_t pair = 0; pair < options.pairs; ++pair) {
-    const double least = slice(objects, length, floors, [&](const Object& o) { floor.read(o); });
+    const auto least = [&] {
+      const OnCpu worker(options.worker_cpu);
+      return slice(objects, length, floors, [&](const Object& o) { floor.read(o); });
+    }();
     ratios.push_back(slice(objects, length, kelps, through_kelp) / least);
   }
   const nlohmann::json document = {
@@ -187,6 +222,7 @@ int main(int argc, char** argv) {
   app.add_option("--run-dir", options.run_dir, "kelpd's run directory")->required();
   app.add_option("--volume-dir", options.volume_dir, "the volumes' directory")->required();
   app.add_option("--fids", options.fids, "file ids of plain needles, one per line")->required();
+  app.add_option("--worker-cpu", options.worker_cpu, "where kelpd's worker runs");
   app.add_option("--slice-ms", options.slice_ms, "length of a slice")->check(CLI::Range(1, 10000));
   app.add_option("--pairs", options.pairs, "pairs of slices")->check(CLI::Range(1, 100000));
   app.add_option("--json", options.json, "where the document goes");

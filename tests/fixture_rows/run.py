@@ -4,8 +4,9 @@
 The rows' meaning is in tests/fixtures/README.md. Each folder of the fixtures gets a kelpd of its own, on a copy.
 
 With --cluster the copies belong to volume servers of a real SeaweedFS, which must answer every row as it did when the
-fixtures were made. The rows are then read through two kelpds: one that has nothing but the master, so that every byte comes
-over HTTP, and one that has the files of vs/ too and asks servers for the rest.
+fixtures were made. The rows are then read through three kelpds: one that has nothing but the master, so that every byte comes
+over HTTP; one that has the files of vs/ too and asks servers for the rest; and one that has the master and knows the second,
+which it asks for those of vs/ over TCP.
 
 Exit code: 0 every row is right, 1 one is not or something failed, 77 weed cannot be had (no package index), or too few CPUs.
 """
@@ -43,16 +44,25 @@ UNKNOWN_VOLUME = 9999
 
 @dataclass(frozen=True)
 class View:
-    """What a kelpd has of the fixtures: the files of these folders, and perhaps servers to ask for the rest."""
+    """What a kelpd has of the fixtures: the files of these folders, those of another kelpd, and perhaps servers to ask for
+    the rest."""
 
     name: str
     local: frozenset[str]
     servers: bool = False
+    peer: frozenset[str] = frozenset()
+
+    def path(self, row: Row) -> str:
+        if row.get("is_ec") or row.get("chunk_manifest"):
+            return "http"
+        return "local" if row["set"] in self.local else "tcp" if row["set"] in self.peer else "http"
 
 
 ONE_FOLDER = View("", frozenset(SETS))
 MASTER_ONLY = View("only a master", frozenset(), servers=True)
 MASTER_AND_FILES = View("a master and vs/", frozenset({"vs"}), servers=True)
+MASTER_AND_PEER = View("a master and a kelpd with vs/", frozenset(), servers=True, peer=frozenset({"vs"}))
+VIEWS_OF_CLUSTER = 3
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ def expected_of(row: Row, view: View) -> Expected:
     if only_server and not view.servers:
         return Expected(frozenset({"use-http"}))
     # A server says 404 whatever the reason, and nothing but 500 of what it cannot read.
-    here = row["set"] in view.local and not only_server
+    here = row["set"] in view.local | view.peer and not only_server
     if "expires_at_ns" in row and time.time_ns() >= row["expires_at_ns"]:
         return Expected(frozenset({"expired"} if here else {"expired", "not-found"}))
     if kind.startswith("gzip-broken"):
@@ -97,7 +107,7 @@ def expected_of(row: Row, view: View) -> Expected:
         allowed = {"ok"}
         if 404 in (row.get("also_ok") or []):
             allowed |= {"not-found", "wrong-cookie", "expired"}
-        return Expected(frozenset(allowed), *content_of(row, view), "local" if here else "http")
+        return Expected(frozenset(allowed), *content_of(row, view), view.path(row))
     if kind == "unknown-volume":
         return Expected(frozenset({"not-found", "unavailable"}))
     words = {400: {"bad-fid"}, 404: {"wrong-cookie"} if kind.startswith("wrong-cookie") else {"not-found"}, 500: {"corrupt"}}
@@ -283,6 +293,26 @@ def check_cluster(programs: Path, binary: Path, fixtures: Path, manifest: list[R
             with daemon.Daemon(programs, home / "files-too", None, volume_servers=served, flags=flags) as kelpd:
                 kelpd.wait_serving(row["volume"] for row in manifest if row["set"] == "vs" and row["status"] == 200)
                 check_rows(kelpd, programs, manifest, MASTER_AND_FILES, check)
+            check_peers(programs, home, cluster, manifest, check, flags)
+
+
+def check_peers(programs: Path, home: Path, cluster: weed.Cluster, manifest: list[Row], check: Check, flags: list[str]) -> None:
+    """Through a kelpd that asks another one, which has the files."""
+    address = f"127.0.0.1:{process.free_ports(1)[0]}"
+    keys = home / "keys"
+    keys.write_text("1 00112233445566778899aabbccddeeff\n")
+    keys.chmod(0o600)
+    served = {cluster.server: [cluster.volume_dir]}
+    with daemon.Daemon(programs, home / "target", None, volume_servers=served,
+                       flags=daemon.peer_flags(home / "target.toml", listen=address, keys_file=keys)) as target, \
+            daemon.Daemon(programs, home / "gateway", None,
+                          flags=[*flags, *daemon.peer_flags(home / "gateway.toml", kelpds=address, keys_file=keys)]) as gateway:
+        target.wait_serving(row["volume"] for row in manifest if row["set"] == "vs" and row["status"] == 200)
+        # The first read of a volume goes over HTTP, and tells where it is.
+        for row in manifest:
+            if row["set"] == "vs" and row["status"] == 200:
+                gateway.read(row["fid"])
+        check_rows(gateway, programs, manifest, MASTER_AND_PEER, check)
 
 
 def main() -> int:
@@ -313,10 +343,10 @@ def main() -> int:
         return 1
     for one in check.wrong:
         print(f"  WRONG: {one}")
-    names = ["rows", "reads of rows", "identical", "by local", "by http", "expected errors", "use-HTTP", "ranges",
+    names = ["rows", "reads of rows", "identical", "by local", "by tcp", "by http", "expected errors", "use-HTTP", "ranges",
              "refused that should not be", "wrong"] + (["stock 200"] if args.cluster else [])
     print(f"{args.fixtures.name}: " + ", ".join(f"{name} {check.counts[name]}" for name in names))
-    return 1 if check.wrong or check.counts["rows"] != len(manifest) * (2 if args.cluster else 1) else 0
+    return 1 if check.wrong or check.counts["rows"] != len(manifest) * (VIEWS_OF_CLUSTER if args.cluster else 1) else 0
 
 
 if __name__ == "__main__":

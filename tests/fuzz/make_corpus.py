@@ -196,6 +196,28 @@ def seeds_http_answer() -> Iterator[bytes]:
         yield bytes([2, 0]) + text.encode()
 
 
+def frame(kind: int, body: bytes) -> bytes:
+    """Of Wire v1, without its check: the fuzzer mends that."""
+    return struct.pack("<HBBI", 8 + len(body), kind, 0, 0) + body
+
+
+HELLO = struct.pack("<QHHBBHHHI", int.from_bytes(b"KELPWIR1", "little"), 1, 1, 1, 0, 0, 65535, 16, 0) + bytes(96)
+FRAMES = {
+    0: [frame(1, HELLO), frame(1, HELLO) + frame(3, bytes(32)), frame(3, bytes(32)), frame(5, bytes(120)), b"GET / HTTP/1.1"],
+    4: [frame(2, struct.pack("<HHI", 1, 0, 0) + bytes(32)) + frame(4, struct.pack("<HHHHII", 16, 1, 0, 0, 1 << 20, 0) + bytes(32)),
+        frame(5, struct.pack("<HH", 2, 0) + b"no" + bytes(114))],
+    1: [frame(16, struct.pack("<HBBIQQIIIIQHHI", 1, 1, 0, 3, 1, 0, 7, 4096, 1000, 0, 0, 0, 0, 0)),
+        frame(17, struct.pack("<HBBHHIIQQ", 1, 1, 0, 0, 0, 5, 0, 5, 9)), frame(18, bytes(8)) + frame(19, bytes(8)) + frame(21, b"")],
+}  # fmt: skip
+
+
+def seeds_frames() -> Iterator[bytes]:
+    for mode, texts in FRAMES.items():
+        for number, text in enumerate(texts):
+            yield bytes([mode | 1, 7 * number]) + text
+            yield bytes([mode | 3, 0]) + text
+
+
 def main() -> int:
     if len(sys.argv) != 2:
         print(__doc__.strip())

@@ -33,6 +33,7 @@ class TcpTransport {
   /// Whether poll() would find something. For after arming fd().
   bool has_work() const noexcept { return uring_->has_work(); }
   int fd() const noexcept { return uring_->fd(); }
+  void arm(bool armed) noexcept { uring_->arm(armed); }
   const Uring& uring() const noexcept { return *uring_; }
 
  private:

@@ -1,5 +1,6 @@
 // Both ends of TCP links, on one thread: requests, answers, giving up, fences, and peers that lie.
 #include <doctest/doctest.h>
+#include <sys/epoll.h>
 
 #include <algorithm>
 
@@ -375,6 +376,31 @@ TEST_CASE("a draining target answers what is under way and is asked nothing new"
   ScriptedTarget::answer_whole(*lab.target, waiting.front());
   REQUIRE(lab.until([&] { return lab.ear.answers.contains(1); }));
   CHECK(holds(buffer.bytes(), 1, 0));
+}
+
+TEST_CASE("an armed transport wakes who sleeps, a disarmed one does not") {
+  ScriptedTarget target;
+  LinkLab lab(target);
+  for (int i = 0; i < 100; ++i) lab.turn();
+  const UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;
+  REQUIRE(::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, lab.there->fd(), &event) == 0);
+  while (::epoll_wait(epoll.get(), &event, 1, 0) > 0) {
+  }
+  std::vector<Buffer> buffers(4, Buffer(100));
+  for (const bool armed : {true, false, true}) {
+    lab.there->arm(armed);
+    const auto owner = static_cast<std::uint32_t>(lab.ear.answers.size());
+    REQUIRE(lab.gateway->ask(owner, LinkLab::read(owner, buffers[owner].bytes())));
+    lab.gateway->flush();
+    lab.here->poll();  // only the gateway's side runs: the target sleeps
+    CHECK((::epoll_wait(epoll.get(), &event, 1, armed ? 5000 : 50) == 1) == armed);
+    CHECK(lab.there->has_work());
+    REQUIRE(lab.until([&] { return lab.ear.answers.contains(owner); }));
+    while (::epoll_wait(epoll.get(), &event, 1, 0) > 0) {
+    }
+  }
 }
 
 TEST_CASE("a link with nothing to do costs no system call") {

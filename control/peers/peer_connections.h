@@ -1,0 +1,131 @@
+// Makes connections between kelpds, for the workers: listens for gateways, connects to targets,
+// talks with either until both trust each other, and hands the socket over. What ends is made anew,
+// after a pause that grows.
+//
+// Belongs to the control thread; driven like HttpClient: wait on epoll_fd() for at most timeout(),
+// then run().
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "control/gateway/server_address.h"
+#include "dataplane/wire/handshake.h"
+#include "dataplane/worker/worker.h"
+#include "shm_ring/result.h"
+#include "shm_ring/unique_fd.h"
+
+namespace kelp {
+
+struct PeerOptions {
+  std::vector<ServerAddress> listen;  ///< where gateways of other hosts connect
+  std::vector<ServerAddress> kelpds;  ///< targets of other hosts; a PeerIndex is an index of it
+  wire::PeerKeys keys;                ///< none: only within this host, unless
+  bool allow_unauthenticated = false;
+  std::string node;  ///< what we call ourselves
+};
+
+/// What is known of a connection, for people to look at.
+struct PeerReport {
+  std::string address;  ///< of a target as configured, of a gateway as it came
+  std::string node;     ///< of a gateway; untrusted
+  bool target = false;  ///< we ask it; else it asks us
+  std::uint32_t worker = 0;
+  std::uint32_t target_worker = 0;
+  std::string state;  ///< "up", "connecting", "waiting"
+  std::string error;  ///< why it is not up
+  std::uint32_t key_id = 0;
+};
+
+struct PeerCounters {
+  std::uint64_t accepted = 0;
+  std::uint64_t refused = 0;    ///< of those: did not come to an agreement
+  std::uint64_t connected = 0;  ///< to targets
+  std::uint64_t failed = 0;     ///< attempts at those
+};
+
+class PeerConnections {
+ public:
+  /// Opens the listeners. Privileges are not dropped yet: ports below 1024 may be among them.
+  static Result<std::unique_ptr<PeerConnections>> create(PeerOptions options);
+  ~PeerConnections();
+
+  /// The workers to connect; they outlive this. Begins.
+  void start(std::vector<Worker*> workers);
+  int epoll_fd() const noexcept { return epoll_.get(); }
+  std::optional<std::chrono::milliseconds> timeout() const;
+  void run();
+  /// No new connections, in either direction.
+  void stop();
+
+  std::vector<PeerReport> reports() const;
+  PeerCounters counters() const noexcept { return counters_; }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  /// One that is being talked with.
+  struct Talk {
+    UniqueFd socket;
+    std::unique_ptr<wire::GatewayHandshake> gateway;  // one of both
+    std::unique_ptr<wire::TargetHandshake> target;
+    std::vector<std::byte> unsent;
+    bool connected = false;
+    std::string address;
+    Clock::time_point end;
+    std::size_t dial = 0;  // of a gateway's handshake
+
+    wire::Handshake& handshake() {
+      return gateway != nullptr ? static_cast<wire::Handshake&>(*gateway) : *target;
+    }
+  };
+  /// A connection we want to have: of one of our workers to one of a target's.
+  struct Dial {
+    PeerIndex peer = 0;
+    std::uint32_t worker = 0;
+    std::uint16_t target_worker = 0;
+    enum class State : std::uint8_t { kWaiting, kTalking, kUp } state = State::kWaiting;
+    Clock::time_point next{};
+    std::uint32_t failures = 0;
+    std::string error;
+    std::uint32_t key_id = 0;
+  };
+  /// A gateway's connection that a worker has.
+  struct Accepted {
+    std::string address, node;
+    std::uint32_t worker = 0, key_id = 0;
+    std::uint64_t id = 0;  // of its link
+  };
+
+  explicit PeerConnections(PeerOptions options);
+  Result<void> listen_at(const ServerAddress& address);
+  bool may_go_without_key(const ServerAddress& address) const;
+  void accept_from(int listener);
+  void dial(std::size_t which);
+  void go_on(std::uint64_t id, std::uint32_t events);
+  bool send_and_receive(Talk& talk, std::uint32_t events, std::string& error);
+  void agreed(std::uint64_t id);
+  void failed(std::uint64_t id, const std::string& why);
+  void dial_failed(std::size_t which, std::string why);
+  void dial_others(const Dial& first, std::uint16_t target_workers);
+  void watch(std::uint64_t id, bool added);
+  void take_ended();
+
+  const PeerOptions options_;
+  std::vector<Worker*> workers_;
+  UniqueFd epoll_;
+  std::vector<UniqueFd> listeners_;
+  std::map<std::uint64_t, Talk> talks_;
+  std::uint64_t last_id_ = 0;
+  std::vector<Dial> dials_;
+  std::vector<Accepted> accepted_;
+  PeerCounters counters_;
+  bool stopped_ = false;
+};
+
+}  // namespace kelp

@@ -1,0 +1,16 @@
+// The report of kelpds of other hosts, for /peers. Pure function, any thread.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "control/peers/peer_connections.h"
+
+namespace kelp {
+
+/// {"peers": [{"address", "node", "role", "worker", "target_worker", "state", "error", "key_id"}],
+///  "counters": {"accepted", "refused", "connected", "failed"}}; null `peers`: nothing is
+///  configured.
+std::string peers_json(const PeerConnections* peers);
+
+}  // namespace kelp

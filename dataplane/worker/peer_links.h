@@ -1,0 +1,125 @@
+// Connections to workers of other hosts, as a worker holds them: which kelpd reads which volume,
+// and what of it is up now. Control makes the connections (see NewLink); a link that ends is
+// reported, and made anew.
+//
+// Belongs to one worker.
+#pragma once
+
+#include <absl/container/flat_hash_map.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "dataplane/transport/tcp/tcp_transport.h"
+#include "dataplane/wire/handshake.h"
+#include "shm_ring/ticks.h"
+#include "shm_ring/unique_fd.h"
+
+namespace kelp {
+
+/// Index of a kelpd in the configuration.
+using PeerIndex = std::uint32_t;
+inline constexpr PeerIndex kNoPeer = UINT32_MAX;
+
+/// A connection whose handshake is over, on its way from control to a worker.
+struct NewLink {
+  enum class Role : std::uint8_t {
+    kGateway,  ///< we ask `peer`
+    kTarget,   ///< we are asked
+  };
+  Role role = Role::kTarget;
+  UniqueFd socket;
+  wire::Agreement agreement;
+  std::vector<std::byte> received;  ///< behind the handshake
+  PeerIndex peer = kNoPeer;
+  std::uint64_t id = 0;  ///< control's
+};
+
+/// What becomes of one, on its way back.
+struct LinkEnded {
+  NewLink::Role role = NewLink::Role::kTarget;
+  PeerIndex peer = kNoPeer;
+  std::uint16_t target_worker = 0;
+  std::uint64_t id = 0;
+};
+
+class PeerLinks {
+ public:
+  /// False: there is no io_uring, or no memory.
+  bool add(std::unique_ptr<NewLink> made, GatewayLink::User& gateway, TargetLink::User& target);
+
+  /// `volume` is read by `peer`, as far as is known, until then.
+  void learn(std::uint32_t volume, PeerIndex peer, Ticks until);
+  void forget(std::uint32_t volume) { routes_.erase(volume); }
+  /// The link to ask for it now; null: there is none, or it is not up.
+  GatewayLink* link_for(std::uint32_t volume, Ticks now) noexcept;
+
+  /// It let a request wait for too long: it is asked nothing more until something is heard of it,
+  /// and fenced if nothing is within kFenceAfterUs.
+  void suspect(const GatewayLink& link, Ticks now) noexcept;
+  void heard(const GatewayLink& link) noexcept;
+
+  /// Takes what has come; how much that was.
+  unsigned poll() noexcept { return transport_ == nullptr ? 0 : transport_->poll(); }
+  /// Sends what was said since the last time. Cheap where there is nothing.
+  void flush() noexcept;
+  /// Asks nobody to ask anything new.
+  void drain() noexcept;
+  /// Lets go of links that have ended, and says which.
+  template <class Ended>
+  void sweep(Ticks now, Ended&& ended) {
+    std::erase_if(gateways_, [&](const Gateway& each) {
+      const bool silent = each.suspected != 0 && now - each.suspected > fence_after_;
+      if (silent || (each.link->ending() && each.link->in_flight() == 0)) each.link->fence();
+      if (!each.link->fenced()) return false;
+      transport_->remove(*each.link);
+      ended(LinkEnded{NewLink::Role::kGateway, each.peer, each.target_worker, each.id});
+      return true;
+    });
+    std::erase_if(targets_, [&](const Target& each) {
+      // Reads for it may still write into its rooms.
+      if (!each.link->fenced() || each.link->in_flight() != 0) return false;
+      transport_->remove(*each.link);
+      ended(LinkEnded{NewLink::Role::kTarget, kNoPeer, 0, each.id});
+      return true;
+    });
+  }
+
+  bool any() const noexcept { return !gateways_.empty() || !targets_.empty(); }
+  /// Whether what comes wakes who waits for fd(); see Uring::arm().
+  void arm(bool armed) noexcept {
+    if (transport_ != nullptr) transport_->arm(armed);
+  }
+  /// For the worker's epoll set, edge-triggered; -1: there has been no link yet.
+  int fd() const noexcept { return transport_ == nullptr ? -1 : transport_->fd(); }
+
+ private:
+  struct Gateway {
+    PeerIndex peer = kNoPeer;
+    std::uint16_t target_worker = 0;
+    std::uint16_t target_workers = 1;
+    GatewayLink* link = nullptr;
+    std::uint64_t id = 0;
+    Ticks suspected = 0;  // since then; 0: it is not
+  };
+  struct Target {
+    TargetLink* link = nullptr;
+    std::uint64_t id = 0;
+  };
+  struct Route {
+    PeerIndex peer = kNoPeer;
+    Ticks until = 0;
+  };
+
+  static constexpr std::uint64_t kFenceAfterUs = 1'000'000;
+
+  const Ticks fence_after_ = TickRate::instance().from_us(kFenceAfterUs);
+  std::unique_ptr<TcpTransport> transport_;
+  std::vector<Gateway> gateways_;
+  std::vector<Target> targets_;
+  absl::flat_hash_map<std::uint32_t, Route> routes_;
+};
+
+}  // namespace kelp

@@ -1,0 +1,75 @@
+// Requests of other hosts' gateways: ops like any other, but that their bytes go into the link's
+// memory, and their answer back by it. See dataplane/transport/link.h.
+#include <algorithm>
+
+#include "dataplane/worker/worker.h"
+
+namespace kelp {
+namespace {
+
+/// The same for slices of the same record, and for no others: a generation is used once in a
+/// process, and within it a record stays where it is.
+std::uint64_t source_of(std::uint64_t generation, std::uint64_t offset_bytes) noexcept {
+  return generation * 0x9e3779b97f4a7c15ULL ^ offset_bytes;
+}
+
+}  // namespace
+
+void Worker::asked(TargetLink& link, const wire::Request& request, std::string_view) {
+  const bool ours = owner_of(VolumeId{request.volume}, options_.workers) == options_.index;
+  if (free_.empty() || draining_ || !ours) {
+    wire::Answer none;
+    none.slot = request.slot;
+    none.status = KELP_UNAVAILABLE;
+    link.answer(none);
+    return;
+  }
+  const OpIndex index = free_.pop_front();
+  Op& op = ops_[index];
+  op.ring = nullptr;
+  op.link = nullptr;
+  op.asker = &link;
+  op.slot = request.slot;
+  op.segment = nullptr;
+  op.submission = {};
+  op.submission.op = request.kind == wire::RequestKind::kStat ? OpCode::kStat : OpCode::kRead;
+  op.submission.volume = request.volume;
+  op.submission.needle = request.needle;
+  op.submission.cookie = request.cookie;
+  op.submission.offset_bytes = request.offset_bytes;
+  op.answered = false;
+  op.restarts = 0;
+  op.went_elsewhere = true;  // whoever asks has other ways
+  op.asked_peer = true;
+  op.peer = nullptr;
+  op.volume = nullptr;
+  op.generation = 0;
+  op.buffer = link.room(request.slot);
+  op.taken = ticks_now();
+  op.deadline = op.taken +
+                rate_.from_us(std::min<std::uint64_t>(request.timeout_us, options_.max_timeout_us));
+  counters_.peer_requests.add();
+  op.state = OpState::kRouting;
+  routing_.push_back(index);
+}
+
+/// What waits, waits until its deadline at most; the answer comes then.
+void Worker::cancelled(TargetLink&, std::uint16_t) {}
+
+void Worker::answer_peer(const Op& op, const ReadOutcome& outcome) noexcept {
+  wire::Answer answer;
+  answer.slot = op.slot;
+  answer.status = static_cast<std::uint8_t>(outcome.status);
+  if (outcome.status == KELP_OK) {
+    answer.flags = outcome.flags;
+    answer.bytes = outcome.bytes;
+    const bool read = op.generation != 0;
+    answer.source =
+        read ? source_of(op.generation, op.read.request().record.location.offset_bytes) : 0;
+  }
+  if (outcome.status == KELP_OK || outcome.status == KELP_RANGE)
+    answer.total_bytes = outcome.total_bytes;
+  op.asker->answer(answer);
+}
+
+}  // namespace kelp

