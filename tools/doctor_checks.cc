@@ -54,9 +54,10 @@ Finding judge_memlock(std::optional<std::uint64_t> limit_bytes) {
 }
 
 Finding judge_io_uring(int error) {
-  if (error == 0) return {Level::kOk, "io_uring", "available; this version does without", ""};
+  if (error == 0) return {Level::kOk, "io_uring", "available", ""};
   return {Level::kOk, "io_uring",
-          std::string("not available (") + std::strerror(error) + "); this version does without",
+          std::string("not available (") + std::strerror(error) +
+              "); volumes of other hosts are read over HTTP, not over TCP from their kelpd",
           ""};
 }
 

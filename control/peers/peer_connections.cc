@@ -22,6 +22,7 @@ constexpr std::size_t kMostLinksOfOneWorker = 256;
 constexpr std::uint16_t kSlots = 64;
 constexpr std::chrono::milliseconds kShortestPause{100};
 constexpr std::chrono::milliseconds kLongestPause{2000};
+constexpr std::chrono::seconds kLasting{2};
 /// Ids of listeners in the epoll set are their index; talks come behind.
 constexpr std::uint64_t kFirstTalk = 1024;
 
@@ -349,7 +350,7 @@ void PeerConnections::agreed(std::uint64_t id) {
     }
     ++counters_.connected;
     wanted.state = Dial::State::kUp;
-    wanted.failures = 0;
+    wanted.up_since = Clock::now();
     wanted.error.clear();
     wanted.key_id = agreement.key_id;
     log_info("connected to a kelpd", {{"peer", talk.address},
@@ -415,6 +416,8 @@ void PeerConnections::take_ended() {
         Dial& each = dials_[which];
         if (each.peer == ended->peer && each.worker == worker &&
             each.target_worker == ended->target_worker && each.state == Dial::State::kUp) {
+          // One that ends at once, as where there is no io_uring, is no success.
+          if (Clock::now() - each.up_since >= kLasting) each.failures = 0;
           dial_failed(which, "the connection ended");
         }
       }

@@ -91,7 +91,8 @@ class PeerConnections {
     std::uint16_t target_worker = 0;
     enum class State : std::uint8_t { kWaiting, kTalking, kUp } state = State::kWaiting;
     Clock::time_point next{};
-    std::uint32_t failures = 0;
+    std::uint32_t failures = 0;  // since one that lasted
+    Clock::time_point up_since{};
     std::string error;
     std::uint32_t key_id = 0;
   };

@@ -1,5 +1,6 @@
 #include "dataplane/worker/peer_links.h"
 
+#include <algorithm>
 #include <new>
 
 namespace kelp {
@@ -7,8 +8,24 @@ namespace {
 
 /// Volumes whose kelpd is remembered: more than a cluster has.
 constexpr std::size_t kMostRoutes = 1 << 20;
+constexpr std::uint64_t kCloseUs = 1'000'000;
 
 }  // namespace
+
+void PeerLinks::close() noexcept {
+  if (transport_ == nullptr || closed_) return;
+  closed_ = true;
+  for (const Gateway& each : gateways_) each.link->fence();
+  for (const Target& each : targets_) each.link->fence();
+  const auto all_fenced = [this] {
+    return std::ranges::all_of(gateways_,
+                               [](const Gateway& each) { return each.link->fenced(); }) &&
+           std::ranges::all_of(targets_, [](const Target& each) { return each.link->fenced(); });
+  };
+  // Their sockets are shut down, so this is a matter of microseconds.
+  const Ticks end = ticks_now() + TickRate::instance().from_us(kCloseUs);
+  while (!all_fenced() && ticks_now() < end) transport_->poll();
+}
 
 bool PeerLinks::add(std::unique_ptr<NewLink> made, GatewayLink::User& gateway,
                     TargetLink::User& target) {

@@ -47,6 +47,14 @@ struct LinkEnded {
 
 class PeerLinks {
  public:
+  PeerLinks() = default;
+  ~PeerLinks() { close(); }
+  PeerLinks(const PeerLinks&) = delete;
+  PeerLinks& operator=(const PeerLinks&) = delete;
+  /// Fences every link, and waits a moment for the kernel to let go of all memory. On the thread
+  /// that uses them; they may be destroyed on another one afterwards.
+  void close() noexcept;
+
   /// False: there is no io_uring, or no memory.
   bool add(std::unique_ptr<NewLink> made, GatewayLink::User& gateway, TargetLink::User& target);
 
@@ -115,6 +123,7 @@ class PeerLinks {
 
   static constexpr std::uint64_t kFenceAfterUs = 1'000'000;
 
+  bool closed_ = false;
   const Ticks fence_after_ = TickRate::instance().from_us(kFenceAfterUs);
   std::unique_ptr<TcpTransport> transport_;
   std::vector<Gateway> gateways_;

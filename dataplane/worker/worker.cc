@@ -128,6 +128,7 @@ void Worker::run() noexcept {
     if (options_.always_poll) continue;
     if (may_sleep()) sleep();
   }
+  peers_.close();
 }
 
 /// After a while without work; at once where all that is awaited comes from other hosts, and so
