@@ -367,7 +367,10 @@ void PeerConnections::agreed(std::uint64_t id) {
     return;
   }
   accepted_.push_back({talk.address, agreement.node, worker, agreement.key_id, id});
-  log_info("a gateway has connected", {{"peer", talk.address}, {"node", agreement.node}});
+  static LogLimiter limiter("a gateway has connected");
+  if (limiter.allow()) {
+    log_info("a gateway has connected", {{"peer", talk.address}, {"node", agreement.node}});
+  }
 }
 
 /// The first connection to a target tells how many workers it has.
