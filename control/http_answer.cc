@@ -10,6 +10,7 @@ namespace {
 /// A needle's pairs, 64 KiB at most, are sent as headers.
 constexpr std::uint32_t kMostHeadBytes = 256 * 1024;
 constexpr std::uint32_t kMostInterim = 8;
+constexpr int kFirstStatus = 100;
 constexpr int kFirstFinal = 200;
 
 std::span<const std::byte> bytes_of(boost::beast::string_view text) {
@@ -91,8 +92,10 @@ HttpAnswerParser::State HttpAnswerParser::judge(const Error& error) {
   return State::kBroken;
 }
 
-void HttpAnswerParser::Parser::on_response_impl(int code, Text, int, Error&) {
+void HttpAnswerParser::Parser::on_response_impl(int code, Text, int, Error& error) {
   owner_.head_.code = code;
+  // Beast takes any three digits, and gives those a body.
+  if (code < kFirstStatus) error = boost::beast::http::error::bad_status;
 }
 
 void HttpAnswerParser::Parser::on_field_impl(FieldName, Text name, Text value, Error&) {

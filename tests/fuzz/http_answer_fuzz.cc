@@ -1,7 +1,7 @@
 // What servers answer by HTTP, in pieces.
 // Input: flags u8 (bit 0: of a HEAD, bit 1: the connection ends behind it), piece u8, then the
-// bytes. Promises: whatever the pieces are, the same comes of it; a head is told once and before
-// any body; nothing is taken twice or beyond what was offered; what is not complete is never done.
+// bytes. Promises: whatever the pieces are, the same answers come of it; a head is told once and
+// before any body; nothing is taken beyond what was offered; what is not complete is never done.
 #include <algorithm>
 #include <string>
 
@@ -57,8 +57,9 @@ Outcome parse(const std::string& text, std::size_t piece, bool of_head, bool end
   }
   if (outcome.state == State::kBroken) {
     must(!parser.error().empty(), "a refusal says why");
-    return {State::kBroken, 0, "", ""};  // how far it got depends on the pieces
   }
+  // What is wrong with a head may be seen sooner or later, as the pieces are.
+  if (outcome.state != State::kDone) return {State::kMore, 0, "", ""};
   return outcome;
 }
 
