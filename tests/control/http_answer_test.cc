@@ -74,6 +74,10 @@ TEST_CASE("an answer is the same in whatever pieces it comes") {
     CHECK(chunked.state == State::kDone);
     CHECK(chunked.body == "hello");
     CHECK(chunked.keeps);
+    const Answer empty =
+        parse("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", piece);
+    CHECK(empty.state == State::kDone);
+    CHECK(empty.body.empty());
     const Answer closed = parse("HTTP/1.0 200 OK\r\n\r\nhello", piece, false, true);
     CHECK(closed.state == State::kDone);
     CHECK(closed.body == "hello");
