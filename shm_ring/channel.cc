@@ -22,6 +22,8 @@ constexpr std::uint32_t kPollsPerClock = 64;
 
 /// The part of spin_us that is spun while it does not pay.
 constexpr std::uint64_t kShortSpin = 25;
+/// So many waits in a row, each longer than it may spin, are how it is; fewer are bad luck.
+constexpr std::uint32_t kTimesLong = 4;
 
 /// Longest sleep before the clock and the daemon are looked at again.
 constexpr std::uint64_t kLongestSleepUs = 1'000'000;
@@ -164,10 +166,10 @@ kelp_status Channel::wait_and_reap(kelp_completion* out, std::uint32_t max,
   const Ticks start = ticks_now();
   const std::uint64_t sleepable_us = std::min<std::uint64_t>(timeout_us, 1ULL << 40);
   const Ticks end = start + rate_.from_us(sleepable_us);
-  // Where what came last was not worth spinning for, as over a network, the CPU is better left to
+  // Where what came lately was not worth spinning for, as over a network, the CPU is better left to
   // those who work on the answer; but for a look that is long enough for a read from memory.
-  const std::uint64_t spin_us = connection_.options().spin_us;
-  const Ticks spin_end = start + rate_.from_us(spin_pays_ ? spin_us : spin_us / kShortSpin);
+  const Ticks spin = rate_.from_us(connection_.options().spin_us);
+  const Ticks spin_end = start + (long_waits_ < kTimesLong ? spin : spin / kShortSpin);
   Ticks now = start;
   while (true) {
     *reaped = reap_overdue(now, out, max);
@@ -182,18 +184,21 @@ kelp_status Channel::wait_and_reap(kelp_completion* out, std::uint32_t max,
       for (std::uint32_t i = 0; i < kPollsPerClock; ++i) {
         *reaped = poll_rings(out, max);
         if (*reaped > 0) {
-          spin_pays_ = true;
+          long_waits_ = 0;
           return KELP_OK;
         }
         cpu_relax();
       }
+      now = ticks_now();
     } else {
-      spin_pays_ = false;
       sleep_until(end);
       *reaped = poll_rings(out, max);
+      now = ticks_now();
+      // Not that it slept, but how long it took: who waits with short looks sleeps through answers
+      // that are only a little slower than such a look.
+      long_waits_ = now - start < spin ? 0 : std::min(long_waits_ + 1, kTimesLong);
       if (*reaped > 0) return KELP_OK;
     }
-    now = ticks_now();
   }
 }
 

@@ -57,7 +57,7 @@ class Channel {
   ClientRing* only_ring_ = nullptr;  // where there is one worker: no division, no turns
   std::uint32_t next_ring_ = 0;      // where the next poll starts, so no worker starves
   std::uint32_t reaps_to_clock_ = kReapsPerClock;
-  bool spin_pays_ = true;  // the last wait ended while it spun
+  std::uint32_t long_waits_ = 0;  // of the last, those longer than it may spin
   const char* refusal_ = "";
   Ticks heartbeat_checked_ = 0;
   std::uint64_t heartbeat_seen_ = 0;
