@@ -1,5 +1,6 @@
 #include "dataplane/transport/uring.h"
 
+#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
@@ -39,10 +40,16 @@ io_uring_sqe* Uring::next_entry() noexcept {
   return entry;
 }
 
-void Uring::recv(int fd, std::span<std::byte> to, int flags, std::uint64_t user) noexcept {
+void Uring::watch(int fd, std::uint64_t user) noexcept {
   io_uring_sqe* const entry = next_entry();
-  ::io_uring_prep_recv(entry, fd, to.data(), to.size(), flags);
+  ::io_uring_prep_poll_multishot(entry, fd, POLLIN | POLLRDHUP);
   entry->user_data = user;
+}
+
+void Uring::cancel(std::uint64_t user) noexcept {
+  io_uring_sqe* const entry = next_entry();
+  ::io_uring_prep_cancel64(entry, user, 0);
+  entry->user_data = 0;
 }
 
 void Uring::send(int fd, const msghdr* message, std::uint64_t user) noexcept {
@@ -52,8 +59,12 @@ void Uring::send(int fd, const msghdr* message, std::uint64_t user) noexcept {
 }
 
 bool Uring::has_work() const noexcept {
-  return ::io_uring_sq_ready(&ring_) != 0 || ::io_uring_cq_ready(&ring_) != 0 ||
-         (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN) != 0;
+  return ::io_uring_sq_ready(&ring_) != 0 || is_told();
+}
+
+bool Uring::is_told() const noexcept {
+  return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN) != 0 ||
+         ::io_uring_cq_ready(&ring_) != 0;
 }
 
 unsigned Uring::poll(std::span<Completion> ended) noexcept {
@@ -69,7 +80,7 @@ unsigned Uring::poll(std::span<Completion> ended) noexcept {
   io_uring_cqe* entry = nullptr;
   io_uring_for_each_cqe(&ring_, head, entry) {
     if (count == ended.size()) break;
-    ended[count++] = {entry->user_data, entry->res};
+    ended[count++] = {entry->user_data, entry->res, (entry->flags & IORING_CQE_F_MORE) == 0};
   }
   ::io_uring_cq_advance(&ring_, count);
   return count;

@@ -26,17 +26,23 @@ class Uring {
 
   struct Completion {
     std::uint64_t user = 0;   ///< as it was queued
-    std::int32_t result = 0;  ///< bytes, or -errno
+    std::int32_t result = 0;  ///< bytes or events, or -errno
+    bool last = true;         ///< of what was queued; else more may come of it
   };
 
   // Queue something; `user` comes back with its end. Memory stays until then.
-  void recv(int fd, std::span<std::byte> to, int flags, std::uint64_t user) noexcept;
+  /// Completes each time something comes to be read from `fd`, again and again.
+  void watch(int fd, std::uint64_t user) noexcept;
+  /// Ends what was queued as `user`, which completes once more. Itself it completes as user 0.
+  void cancel(std::uint64_t user) noexcept;
   void send(int fd, const msghdr* message, std::uint64_t user) noexcept;
 
   /// Hands over what is queued and takes up to `ended.size()` of what has ended. Never waits.
   unsigned poll(std::span<Completion> ended) noexcept;
   /// Whether poll() would do anything. For after arming fd().
   bool has_work() const noexcept;
+  /// Whether the kernel has something to tell: a look at memory.
+  bool is_told() const noexcept;
   /// For the caller's epoll, edge-triggered: an eventfd that is never read. (The ring's own
   /// descriptor does not wake anybody as long as completions wait for this thread.)
   int fd() const noexcept { return event_.get(); }

@@ -37,6 +37,27 @@ class TargetLink;
 struct Op {
   /// Nobody waits for the answer any more.
   bool abandoned() const noexcept { return ring != nullptr && ring->severed(); }
+  /// The load generator's.
+  bool generated() const noexcept { return ring == nullptr && link == nullptr && asker == nullptr; }
+  /// Nothing is left of the request it was before; who asks, and for what, is to be said.
+  void reset() noexcept {
+    answered = false;
+    restarts = 0;
+    went_elsewhere = false;
+    cancelled = false;
+    tried_here = false;
+    remote_attempts = 0;
+    path = KELP_PATH_LOCAL;
+    ring = nullptr;
+    link = nullptr;
+    asker = nullptr;
+    asked_peer = false;
+    peer = nullptr;
+    segment = nullptr;
+    buffer = {};
+    volume = nullptr;
+    generation = 0;
+  }
 
   OpState state = OpState::kFree;
   bool answered = false;  ///< completed with KELP_FLAG_BUFFER_HELD; owes only the release
@@ -52,6 +73,7 @@ struct Op {
   ForwardLink* link = nullptr;  ///< from the worker whose op `origin` it is
   OpIndex origin = kNoOp;
   TargetLink* asker = nullptr;  ///< or, where `link` is null too: the other host's, in `slot`
+                                ///< (null as well: the load generator's, in its slot `origin`)
   bool asked_peer = false;      ///< it has been asked of a peer, or may not be
   std::uint16_t slot = 0;
   bool held_by_peer = false;         ///< let go, and something may still land in the buffer
@@ -86,6 +108,14 @@ class OpList {
     ops_[index].previous = last_;
     (last_ == kNoOp ? first_ : ops_[last_].next) = index;
     last_ = index;
+    ++size_;
+  }
+
+  void push_front(OpIndex index) noexcept {
+    ops_[index].next = first_;
+    ops_[index].previous = kNoOp;
+    (first_ == kNoOp ? last_ : ops_[first_].previous) = index;
+    first_ = index;
     ++size_;
   }
 

@@ -191,7 +191,7 @@ int Worker::sleep_timeout_ms() const noexcept {
   const bool timers = !volume_waits_.empty() || !storage_waits_.empty() ||
                       !private_waits_.empty() || !forwarded_.empty() || !remote_waits_.empty() ||
                       !peer_waits_.empty() || !retired_.empty() || !leaving_.empty() ||
-                      (draining_ && !drained_reported_);
+                      (draining_ && !drained_reported_) || load_ != nullptr;
   if (timers) return 1;
   if (ticks_now() < rationed_until_) return kRationedSleepMs;
   return rings_.empty() ? kIdleSleepMs : static_cast<int>(kHeartbeatPeriodMs);
@@ -217,6 +217,9 @@ void Worker::take_command(const WorkerCommand& command) noexcept {
       return;
     case WorkerCommand::Kind::kRemoveRing:
       remove_ring(command.ring);
+      return;
+    case WorkerCommand::Kind::kGenerate:
+      load_ = command.load;
       return;
     case WorkerCommand::Kind::kDrain:
       draining_ = true;
@@ -434,6 +437,8 @@ bool Worker::poll_once() noexcept {
   if (!remote_waits_.empty()) [[unlikely]]
     work += take_remote();
   work += take_links();
+  if (load_ != nullptr) [[unlikely]]
+    work += generate();
   work += drain_submissions();
   work += take_finished_reads();
   work += route_waiting();

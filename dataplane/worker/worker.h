@@ -5,7 +5,7 @@
 // counters. worker.cc sets up and sleeps; worker_poll.cc is the loop and a request's start and end;
 // worker_read.cc is what lies between; worker_forward.cc hands requests to
 // other workers, worker_peers.cc to kelpds of other hosts, worker_remote.cc to who reads from there
-// in other ways; worker_target.cc takes those of other hosts.
+// in other ways; worker_target.cc takes those of other hosts; worker_load.cc makes its own.
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
@@ -22,6 +22,7 @@
 #include "dataplane/worker/client.h"
 #include "dataplane/worker/counters.h"
 #include "dataplane/worker/forwarding.h"
+#include "dataplane/worker/load_generator.h"
 #include "dataplane/worker/loader.h"
 #include "dataplane/worker/op.h"
 #include "dataplane/worker/peer_links.h"
@@ -59,9 +60,11 @@ struct WorkerCommand {
     kAddRing,     ///< `ring` is the worker's from now on
     kRemoveRing,  ///< take nothing more from `ring`; report when nothing of it is in flight
     kDrain,       ///< finish what is in flight, take nothing new
+    kGenerate,    ///< work on `load` until it has finished; there is no other one
   };
   Kind kind = Kind::kDrain;
   ServerRing* ring = nullptr;
+  LoadGenerator* load = nullptr;
 };
 
 /// Worker to control.
@@ -216,6 +219,11 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   void cancelled(TargetLink& link, std::uint16_t slot) override;
   void answer_peer(const Op& op, const ReadOutcome& outcome) noexcept;
 
+  // worker_load.cc
+  std::uint32_t generate() noexcept;
+  void begin_generated(const LoadGenerator::Next& next, Ticks now) noexcept;
+  void end_generated(const Op& op, const ReadOutcome& outcome) noexcept;
+
   // worker_forward.cc
   void forward(OpIndex index) noexcept;
   std::uint32_t take_forwarded() noexcept;
@@ -270,6 +278,7 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   OpList forwarded_;
   OpList remote_waits_;
   OpList peer_waits_;
+  LoadGenerator* load_ = nullptr;
   std::unique_ptr<RemoteLane> remote_;
   std::vector<std::shared_ptr<ForwardLink>> outgoing_;  // by worker; empty where there is one
   std::vector<std::shared_ptr<ForwardLink>> incoming_;

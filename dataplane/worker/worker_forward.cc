@@ -57,17 +57,13 @@ std::uint32_t Worker::take_forwarded() noexcept {
 void Worker::begin_forwarded(ForwardLink& from, const ForwardedRequest& request) noexcept {
   const OpIndex index = free_.pop_front();
   Op& op = ops_[index];
-  op.ring = nullptr;
+  op.reset();
   op.link = &from;
   op.origin = request.origin;
   op.segment = request.segment;
   op.submission = request.submission;
-  op.answered = false;
-  op.restarts = 0;
   op.went_elsewhere = remote_ == nullptr;
   op.asked_peer = true;  // the worker of its ring asks
-  op.asker = nullptr;
-  op.volume = nullptr;
   op.buffer = request.buffer;
   op.taken = ticks_now();
   op.deadline = request.deadline;

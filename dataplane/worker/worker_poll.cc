@@ -171,20 +171,10 @@ bool Worker::names_hints(const ServerRing& ring, const Submission& submission) n
 void Worker::begin(ServerRing& ring, const Submission& submission, Ticks now) noexcept {
   const OpIndex index = free_.pop_front();
   Op& op = ops_[index];
+  op.reset();
   op.ring = &ring;
   op.submission = submission;
-  op.answered = false;
-  op.restarts = 0;
   op.went_elsewhere = remote_ == nullptr;
-  op.asked_peer = false;
-  op.asker = nullptr;
-  op.peer = nullptr;
-  op.cancelled = false;
-  op.tried_here = false;
-  op.remote_attempts = 0;
-  op.path = KELP_PATH_LOCAL;
-  op.volume = nullptr;
-  op.buffer = {};
   op.taken = now;
   const std::uint64_t timeout_us =
       submission.timeout_us == 0
@@ -284,7 +274,7 @@ void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
   if (op.asker != nullptr) [[unlikely]] {
     answer_peer(op, outcome);
   } else if (op.ring == nullptr) [[unlikely]] {
-    send_back(op, outcome);
+    op.link != nullptr ? send_back(op, outcome) : end_generated(op, outcome);
   } else if (op.ring->severed()) {
     op.ring->forget_one();
   } else if (op.answered) {
@@ -298,7 +288,7 @@ void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
   }
   unpin(op);
   op.state = OpState::kFree;
-  free_.push_back(index);
+  free_.push_front(index);  // it is in the cache
   if (!op.buffer.empty() && op.ring != nullptr) [[unlikely]]
     count_ended(op.ring->share(), op.buffer.size());
 }

@@ -16,7 +16,7 @@ bool Worker::may_go_elsewhere(const Op& op, kelp_status status) const noexcept {
 /// Once, by the worker of its ring. Not while this one is to end or is switched off, which the
 /// worker that a request was forwarded to cannot answer for. acquire: see route_waiting().
 bool Worker::may_go_elsewhere(const Op& op) const noexcept {
-  return !op.went_elsewhere && op.ring != nullptr && !draining_ &&
+  return !op.went_elsewhere && (op.ring != nullptr || op.generated()) && !draining_ &&
          live_.serving.load(std::memory_order_acquire);
 }
 

@@ -26,24 +26,17 @@ void Worker::asked(TargetLink& link, const wire::Request& request, std::string_v
   }
   const OpIndex index = free_.pop_front();
   Op& op = ops_[index];
-  op.ring = nullptr;
-  op.link = nullptr;
+  op.reset();
   op.asker = &link;
   op.slot = request.slot;
-  op.segment = nullptr;
   op.submission = {};
   op.submission.op = request.kind == wire::RequestKind::kStat ? OpCode::kStat : OpCode::kRead;
   op.submission.volume = request.volume;
   op.submission.needle = request.needle;
   op.submission.cookie = request.cookie;
   op.submission.offset_bytes = request.offset_bytes;
-  op.answered = false;
-  op.restarts = 0;
   op.went_elsewhere = true;  // whoever asks has other ways
   op.asked_peer = true;
-  op.peer = nullptr;
-  op.volume = nullptr;
-  op.generation = 0;
   op.buffer = link.room(request.slot);
   op.taken = ticks_now();
   op.deadline = op.taken +

@@ -1,6 +1,7 @@
 #include "dataplane/transport/tcp/tcp_connection.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 #include "dataplane/checksum/crc32c.h"
@@ -29,14 +30,16 @@ TcpConnection::TcpConnection(Uring& uring, UniqueFd socket, std::uint64_t id,
 
 void TcpConnection::start() noexcept {
   take_received();
+  watch();
 }
 
 void TcpConnection::break_off(const char* why) noexcept {
   if (broken_) return;
   broken_ = true;
   why_ = why;
-  // Ends what the kernel has under way, in both directions.
+  // Ends what the kernel has under way.
   ::shutdown(socket_.get(), SHUT_RDWR);
+  if (watched_) uring_.cancel(user_of(Tag::kWatch));
 }
 
 void TcpConnection::fence() noexcept {
@@ -64,8 +67,7 @@ void TcpConnection::flush() noexcept {
   if (!sending_ && posted_ != sent_) send_next();
 }
 
-void TcpConnection::send_next() noexcept {
-  if (broken_) return;
+void TcpConnection::prepare_message() noexcept {
   std::size_t count = 0;
   std::size_t skip = sent_of_first_;
   const auto add = [&](std::span<const std::byte> bytes) {
@@ -83,8 +85,22 @@ void TcpConnection::send_next() noexcept {
   message_ = {};
   message_.msg_iov = parts_.data();
   message_.msg_iovlen = count;
-  sending_ = true;
-  uring_.send(socket_.get(), &message_, user_of(Tag::kSend));
+}
+
+void TcpConnection::send_next() noexcept {
+  while (!broken_ && posted_ != sent_) {
+    prepare_message();
+    const ssize_t sent = ::sendmsg(socket_.get(), &message_, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0) {
+      take_sent(static_cast<std::size_t>(sent));
+    } else if (errno == EAGAIN) {
+      sending_ = true;
+      uring_.send(socket_.get(), &message_, user_of(Tag::kSend));
+      return;
+    } else if (errno != EINTR) {
+      break_off("it cannot be sent to");
+    }
+  }
 }
 
 void TcpConnection::take_sent(std::size_t bytes) noexcept {
@@ -102,35 +118,50 @@ void TcpConnection::take_sent(std::size_t bytes) noexcept {
 
 // ---- in
 
-bool TcpConnection::let_go() noexcept {
-  if (receiving_ && receives_straight_) {
-    let_go_ = true;
-    return false;
+bool TcpConnection::completed(const Uring::Completion& completion) noexcept {
+  if (completion.user == user_of(Tag::kSend)) {
+    sending_ = false;
+    if (completion.result < 0) break_off("it cannot be sent to");
+    if (completion.result > 0) take_sent(static_cast<std::size_t>(completion.result));
+    if (!broken_) flush();
+  } else if (completion.last) {
+    watched_ = false;
+    watch();
   }
-  payload_.destination = {};
-  return true;
+  if (fenced()) user_.has_ended();
+  return !broken_ && completion.user == user_of(Tag::kWatch);
 }
 
-void TcpConnection::completed(std::uint64_t user, std::int32_t result) noexcept {
-  if (user == user_of(Tag::kSend)) {
-    sending_ = false;
-    if (result < 0) break_off("it cannot be sent to");
-    if (result > 0) take_sent(static_cast<std::size_t>(result));
-    if (!broken_) flush();
-    return;
+void TcpConnection::watch() noexcept {
+  if (broken_ || watched_) return;
+  watched_ = true;
+  uring_.watch(socket_.get(), user_of(Tag::kWatch));
+}
+
+TcpConnection::Received TcpConnection::receive() noexcept {
+  if (broken_) return Received::kNothing;
+  const std::span<std::byte> room = prepare_receive();
+  const ssize_t got = ::recv(socket_.get(), room.data(), room.size(), MSG_DONTWAIT);
+  if (got > 0) {
+    take_bytes(static_cast<std::size_t>(got));
+  } else if (got == 0) {
+    break_off("the peer closed it");
+  } else if (errno == EAGAIN) {
+    return Received::kNothing;
+  } else if (errno != EINTR) {
+    break_off("it cannot be received from");
   }
-  receiving_ = false;
-  if (result <= 0 && !broken_)
-    break_off(result == 0 ? "the peer closed it" : "it cannot be received from");
-  if (broken_) return;
-  const auto bytes = static_cast<std::uint32_t>(result);
+  if (fenced()) user_.has_ended();
+  return got > 0 && static_cast<std::size_t>(got) < room.size() ? Received::kAll : Received::kPart;
+}
+
+void TcpConnection::take_bytes(std::size_t bytes) noexcept {
   if (!receives_straight_) {
     end_ += bytes;
   } else {
     const std::size_t done = payload_.bytes - payload_left_;
     payload_crc_ = crc32c_extend(payload_crc_, payload_.destination.subspan(done, bytes));
-    payload_left_ -= bytes;
-    if (let_go_) payload_.destination = {};
+    payload_left_ -= static_cast<std::uint32_t>(bytes);
     if (payload_left_ == 0) end_payload();
   }
   take_received();
@@ -139,7 +170,6 @@ void TcpConnection::completed(std::uint64_t user, std::int32_t result) noexcept 
 void TcpConnection::take_received() noexcept {
   while (!broken_ && take_one()) {
   }
-  if (!broken_) receive_next();
 }
 
 /// The next frame or payload, as far as it has come. False: more is needed.
@@ -157,7 +187,6 @@ bool TcpConnection::take_one() noexcept {
   begin_ += next.bytes;
   payload_left_ = payload_.bytes;
   payload_crc_ = 0;
-  let_go_ = false;
   return true;
 }
 
@@ -183,26 +212,21 @@ void TcpConnection::end_payload() noexcept {
   user_.take_payload(payload_crc_ == payload_.crc32c);
 }
 
-void TcpConnection::receive_next() noexcept {
-  if (receiving_) return;
-  receiving_ = true;
+/// Where what comes next goes; says so in receives_straight_.
+std::span<std::byte> TcpConnection::prepare_receive() noexcept {
   const bool copied = payload_.bytes <= kCopiedBytes;
   receives_straight_ = payload_left_ != 0 && !copied && !payload_.destination.empty();
   if (receives_straight_) {
     // All that was here has been taken.
     begin_ = end_ = 0;
-    const std::size_t done = payload_.bytes - payload_left_;
-    uring_.recv(socket_.get(), payload_.destination.subspan(done), MSG_WAITALL,
-                user_of(Tag::kReceive));
-    return;
+    return payload_.destination.subspan(payload_.bytes - payload_left_);
   }
   if (begin_ != 0) {
     std::memmove(buffer_.get(), buffer_.get() + begin_, end_ - begin_);
     end_ -= begin_;
     begin_ = 0;
   }
-  uring_.recv(socket_.get(), std::span(buffer_.get() + end_, kBufferBytes - end_), 0,
-              user_of(Tag::kReceive));
+  return std::span(buffer_.get() + end_, kBufferBytes - end_);
 }
 
 }  // namespace kelp

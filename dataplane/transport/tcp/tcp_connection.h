@@ -2,10 +2,12 @@
 //
 // Knows nothing of requests: its user is a gateway's or a target's link. A payload goes
 //   up to kCopiedBytes: into memory of the connection, and once its checksum fits, on to where it
-//     belongs: one recv for frame and payload, and nothing wrong ever lands;
+//     belongs: one call for frame and payload, and nothing wrong ever lands;
 //   the rest of a longer one: straight to where it belongs, as long as somebody waits for it.
 //
-// One thread. What is sent and received is done by the Uring; nothing here waits.
+// One thread; nothing here waits. What is sent goes out at once as far as the kernel takes it, the
+// rest by the Uring. The Uring also says when something has come; it is received by a call that
+// writes nowhere once it has returned, so a destination may be taken back at any time.
 #pragma once
 
 #include <sys/socket.h>
@@ -42,6 +44,8 @@ class TcpConnection {
     virtual void take_payload(bool intact) = 0;
     /// The memory post() was given with `cookie` is no longer read.
     virtual void sent(std::uint64_t cookie) = 0;
+    /// fenced() has become true, other than by fence().
+    virtual void has_ended() {}
 
    protected:
     ~User() = default;
@@ -58,25 +62,30 @@ class TcpConnection {
   /// False: the queue is full, which breaks the connection.
   bool post(std::span<const std::byte> frame, std::span<const std::byte> payload = {},
             std::uint64_t cookie = 0) noexcept;
-  /// Begins to send what is queued, unless it sends already.
+  /// Sends what is queued, unless it sends already.
   void flush() noexcept;
-  /// Something of `id` ended.
-  void completed(std::uint64_t user, std::int32_t result) noexcept;
-  /// The payload under way shall not land in its destination any more. False: the kernel may write
-  /// there until take_payload() or the fence.
-  bool let_go() noexcept;
-  /// Whether it still writes to, or waits to write to, the destination of the last payload.
+  /// Something of `id` completed. True: there is something to be received.
+  bool completed(const Uring::Completion& completion) noexcept;
+  enum class Received : std::uint8_t {
+    kNothing,
+    kAll,   ///< what had come: the Uring says when more does
+    kPart,  ///< there may be more
+  };
+  /// Takes what has come, or a part of it.
+  Received receive() noexcept;
+  /// The payload under way shall not land in its destination any more.
+  void let_go() noexcept { payload_.destination = {}; }
   bool payload_under_way() const noexcept { return payload_left_ != 0; }
 
   /// Nothing more is sent or received, from now on; the kernel lets go of all memory before long.
   void fence() noexcept;
   bool broken() const noexcept { return broken_; }
   /// Broken, and the kernel has let go: no late byte lands anywhere.
-  bool fenced() const noexcept { return broken_ && !sending_ && !receiving_; }
+  bool fenced() const noexcept { return broken_ && !sending_ && !watched_; }
   const char* why_broken() const noexcept { return why_; }
 
  private:
-  enum class Tag : std::uint8_t { kSend = 1, kReceive = 2 };
+  enum class Tag : std::uint8_t { kSend = 1, kWatch = 2 };
   struct Outgoing {
     std::array<std::byte, wire::kMostFrameBytes> frame;
     std::uint16_t frame_bytes = 0;
@@ -89,9 +98,12 @@ class TcpConnection {
     return id_ << 8 | static_cast<std::uint64_t>(tag);
   }
   void break_off(const char* why) noexcept;
+  void watch() noexcept;
+  void prepare_message() noexcept;
   void send_next() noexcept;
   void take_sent(std::size_t bytes) noexcept;
-  void receive_next() noexcept;
+  std::span<std::byte> prepare_receive() noexcept;
+  void take_bytes(std::size_t bytes) noexcept;
   void take_received() noexcept;
   bool take_one() noexcept;
   bool take_payload_bytes() noexcept;
@@ -115,12 +127,11 @@ class TcpConnection {
   std::unique_ptr<std::byte[]> buffer_;
   std::size_t begin_ = 0;  // [begin_, end_) of it is unread
   std::size_t end_ = 0;
-  bool receiving_ = false;
+  bool watched_ = false;            // by the Uring
   bool receives_straight_ = false;  // into the destination
   Payload payload_;
   std::uint32_t payload_left_ = 0;
   std::uint32_t payload_crc_ = 0;
-  bool let_go_ = false;
 };
 
 }  // namespace kelp

@@ -39,21 +39,20 @@ std::optional<std::uint16_t> TcpGatewayLink::ask(std::uint32_t owner, const Link
   request.timeout_us = read.timeout_us;
   std::array<std::byte, wire::kMostFrameBytes> room;
   connection_.post(wire::write_request(request, read.token, room));
-  requests_[taken->slot] = {read.buffer, taken->generation, owner, false};
+  requests_[taken->slot] = {read.buffer, taken->generation, owner};
   return taken->slot;
 }
 
 bool TcpGatewayLink::let_go(std::uint16_t slot) {
-  Request& request = requests_[slot];
+  const Request& request = requests_[slot];
   slots_.abandon(slot);
   wire::Cancel cancel;
   cancel.slot = slot;
   cancel.generation = request.generation;
   wire::seal(cancel, FrameKind::kCancel);
   connection_.post(std::as_bytes(std::span(&cancel, 1)));
-  const bool arrives = connection_.payload_under_way() && answer_.slot == slot;
-  request.held = arrives && !connection_.let_go();
-  return !request.held;
+  if (connection_.payload_under_way() && answer_.slot == slot) connection_.let_go();
+  return true;
 }
 
 void TcpGatewayLink::fence() {
@@ -61,18 +60,10 @@ void TcpGatewayLink::fence() {
   tell_if_fenced();
 }
 
-void TcpGatewayLink::completed(std::uint64_t user, std::int32_t result) {
-  connection_.completed(user, result);
-  tell_if_fenced();
-}
-
 /// Only now: until the kernel has let go, a buffer may still be written to.
 void TcpGatewayLink::tell_if_fenced() {
   if (told_ || !connection_.fenced()) return;
   told_ = true;
-  for (std::uint16_t slot = 0; slot < requests_.size(); ++slot) {
-    if (std::exchange(requests_[slot].held, false)) user_.released(requests_[slot].owner);
-  }
   slots_.fence([this](std::uint32_t owner) { user_.lost(owner); });
 }
 
@@ -118,14 +109,9 @@ bool TcpGatewayLink::take_answer(std::span<const std::byte> frame,
 
 void TcpGatewayLink::take_payload(bool intact) {
   const auto judged = slots_.judge(answer_.slot, answer_.generation);
-  Request& request = requests_[answer_.slot];
-  const bool held = std::exchange(request.held, false);
   slots_.release(answer_.slot);
-  if (judged.verdict == Verdict::kCurrent) {
-    user_.answered(request.owner, answer_, intact);
-  } else if (held) {
-    user_.released(request.owner);
-  }
+  if (judged.verdict == Verdict::kCurrent)
+    user_.answered(requests_[answer_.slot].owner, answer_, intact);
 }
 
 }  // namespace kelp

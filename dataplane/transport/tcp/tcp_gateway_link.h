@@ -26,8 +26,7 @@ class TcpGatewayLink final : public GatewayLink, private TcpConnection::User {
 
   /// Once, before anything else.
   void start() { connection_.start(); }
-  /// Something the Uring was asked for under `id` ended.
-  void completed(std::uint64_t user, std::int32_t result);
+  TcpConnection& connection() noexcept { return connection_; }
   const char* why_broken() const noexcept { return connection_.why_broken(); }
 
  private:
@@ -35,13 +34,13 @@ class TcpGatewayLink final : public GatewayLink, private TcpConnection::User {
     std::span<std::byte> buffer;
     std::uint8_t generation = 0;
     std::uint32_t owner = 0;
-    bool held = false;  // let go while the kernel may write into it
   };
 
   bool take_frame(wire::FrameKind kind, std::span<const std::byte> frame,
                   TcpConnection::Payload& payload) override;
   void take_payload(bool intact) override;
   void sent(std::uint64_t) override {}
+  void has_ended() override { tell_if_fenced(); }
   bool take_answer(std::span<const std::byte> frame, TcpConnection::Payload& payload);
   void tell_if_fenced();
 

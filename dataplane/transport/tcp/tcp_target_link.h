@@ -29,7 +29,7 @@ class TcpTargetLink final : public TargetLink, private TcpConnection::User {
 
   /// Once, before anything else.
   void start() { connection_.start(); }
-  void completed(std::uint64_t user, std::int32_t result) { connection_.completed(user, result); }
+  TcpConnection& connection() noexcept { return connection_; }
   const char* why_broken() const noexcept { return connection_.why_broken(); }
 
  private:

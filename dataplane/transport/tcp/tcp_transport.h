@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "dataplane/transport/tcp/tcp_gateway_link.h"
 #include "dataplane/transport/tcp/tcp_target_link.h"
@@ -38,7 +39,14 @@ class TcpTransport {
 
  private:
   explicit TcpTransport(std::unique_ptr<Uring> uring) : uring_(std::move(uring)) {}
+  TcpConnection* find(std::uint64_t id) noexcept;
+  unsigned receive_ready() noexcept;
+  bool receive(TcpConnection& connection) noexcept;
+  void forget(const TcpConnection& connection) noexcept;
 
+  std::vector<TcpConnection*> ready_;  // something came and was not received yet
+  TcpConnection* last_ = nullptr;      // that something was received from
+  bool guessed_ = false;               // that it is the one again
   std::uint64_t last_id_ = 0;
   std::unique_ptr<Uring> uring_;
   absl::flat_hash_map<std::uint64_t, std::unique_ptr<TcpGatewayLink>> gateways_;
