@@ -16,6 +16,7 @@
 #include "control/gateway/gateway.h"
 #include "control/http_routes.h"
 #include "control/http_server.h"
+#include "control/load_control.h"
 #include "control/needle_listing.h"
 #include "control/peers/peer_connections.h"
 #include "control/reports.h"
@@ -99,6 +100,7 @@ class Daemon {
   UniqueFd signals_;
   Waker waker_;
   NeedleListing listing_{waker_};
+  LoadControl load_;
   std::optional<HttpServer> http_;
   // Clients before workers in destruction: no worker may outlive what it writes to, so workers are
   // stopped in the destructor first.
