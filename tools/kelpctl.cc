@@ -55,6 +55,10 @@ constexpr const char* kStatsFooter =
     "line,\n"
     "with --json an object per line. Latencies are those since the daemon's start.\n";
 
+constexpr const char* kPeersFooter =
+    "\nRole target: this daemon asks the peer. Role gateway: the peer asks this daemon.\n"
+    "Exits with 0 whether they are up or not, with 13 when there is no daemon.\n";
+
 constexpr const char* kDoctorFooter =
     "\nA line per check: ok, warn or fail, and what to do. Exits with 0 unless something fails.\n";
 
@@ -163,6 +167,8 @@ class Commands {
     add_stats();
     add_control("volumes", "List the volumes the daemon knows", &view_volumes);
     add_control("clients", "List the programs that are attached", &view_clients);
+    add_control("peers", "List the connections with kelpds of other hosts", &view_peers)
+        ->footer(kPeersFooter);
     add_control("config", "Show the daemon's settings and where each comes from", &view_config);
     add_doctor();
     add_action("reload", "Read the configuration file again", &view_reload);
@@ -210,8 +216,8 @@ class Commands {
     });
   }
 
-  void add_control(const std::string& name, const char* help, ControlView view) {
-    app_.add_subcommand(name, help)->callback([this, name, view] {
+  CLI::App* add_control(const std::string& name, const char* help, ControlView view) {
+    return app_.add_subcommand(name, help)->callback([this, name, view] {
       command_ = [this, name, view] {
         return run_control(common_, "/" + name, view, stdout_has_colour());
       };

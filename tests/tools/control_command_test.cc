@@ -1,9 +1,13 @@
 #include <doctest/doctest.h>
 #include <stdlib.h>
 
+#include <nlohmann/json.hpp>
+
 #include "control/http_routes.h"
+#include "control/peers_json.h"
 #include "control/run_dir.h"
 #include "control/served_http.h"
+#include "tools/control_views.h"
 #include "tools/run_kelpctl.h"
 
 using kelp::HttpRequest;
@@ -158,6 +162,59 @@ TEST_CASE("clients are a table") {
   CHECK(none.ask({"clients"}).out == "no clients\n");
 }
 
+TEST_CASE("peers are a table with our worker first, and the counts below it") {
+  const std::string body = R"({"peers":[
+    {"address":"10.0.0.1:7411","node":"","role":"target","worker":1,"target_worker":2,
+     "state":"up","error":"","key_id":7},
+    {"address":"10.0.0.2:7411","node":"","role":"target","worker":0,"target_worker":0,
+     "state":"waiting","error":"Connection refused","key_id":7},
+    {"address":"10.0.0.3:7411","node":"","role":"target","worker":0,"target_worker":0,
+     "state":"connecting","error":"","key_id":0},
+    {"address":"127.0.0.1:51234","node":"client\u001b","role":"gateway","worker":0,
+     "target_worker":3,"state":"up","error":"","key_id":0}],
+    "counters":{"accepted":3,"refused":2,"connected":1,"failed":4}})";
+  FakeDaemon daemon(body);
+  const Ran ran = daemon.ask({"peers"});
+  CHECK(ran.code == 0);  // also with peers that are down
+  CHECK(ran.out ==
+        "ADDRESS          ROLE     NODE        WORKER  PEER WORKER  STATE        KEY  ERROR\n"
+        "10.0.0.1:7411    target                    1            2  up             7\n"
+        "10.0.0.2:7411    target                    0            0  waiting        -  Connection "
+        "refused\n"
+        "10.0.0.3:7411    target                    0            0  connecting     -\n"
+        "127.0.0.1:51234  gateway  client\\x1b       3            -  up          none\n"
+        "\nfrom gateways  3 accepted, 2 of them refused\n"
+        "to targets     1 made, 4 attempts failed\n");
+  CHECK(daemon.ask({"peers", "--json"}).out == body + "\n");
+  const std::string coloured = kelp::view_peers(nlohmann::json::parse(body), true);
+  CHECK(contains(coloured, "\x1b[32mup\x1b[0m"));
+  CHECK(contains(coloured, "\x1b[31mwaiting\x1b[0m"));
+  CHECK(contains(coloured, "\x1b[33mconnecting\x1b[0m"));
+}
+
+TEST_CASE("without peers it is said whether any are configured") {
+  FakeDaemon none(kelp::peers_json(nullptr));
+  const Ran ran = none.ask({"peers"});
+  CHECK(ran.code == 0);
+  CHECK(ran.out == "no peers: neither peer.listen nor peer.kelpds is set\n");
+  CHECK(FakeDaemon("{}").ask({"peers"}).out == "no peers\n");
+  const auto lonely = kelp::PeerConnections::create({});
+  REQUIRE(lonely);
+  FakeDaemon waits(kelp::peers_json(lonely->get()));
+  CHECK(waits.ask({"peers"}).out ==
+        "no peers: no other kelpd is connected\n\n"
+        "from gateways  0 accepted, 0 of them refused\nto targets     0 made, 0 attempts failed\n");
+}
+
+TEST_CASE("peers of a daemon that does not know of any exit with 1, and of no daemon with 13") {
+  FakeDaemon older(R"({"error":"there is no /peers"})", 404);
+  const Ran ran = older.ask({"peers"});
+  CHECK(ran.code == 1);
+  CHECK(contains(ran.err, "HTTP 404: there is no /peers"));
+  const TempDir dir;
+  CHECK(run_program({"peers", "--run-dir", dir.path()}).code == 13);
+}
+
 TEST_CASE("a reload tells what was applied and what needs a restart") {
   FakeDaemon daemon(R"({"applied":[{"key":"worker.spin_us","from":1,"to":2}],
     "needs_restart":[{"key":"worker.ops","from":64,"to":128}]})");
@@ -199,11 +256,14 @@ TEST_CASE("answers of odd shapes are shown as far as they go, never a crash") {
             "status":"healthy","remote":[7,null,{"locations":[7,{}],"age_s":1e300}]})",
         R"({"gateway":{"masters":[7,{"url":"\u001b"}],"servers":7,
             "counters":{"\u001b":1}},"remote":[{"id":"\u001b","locations":7}],"status":"x"})",
+        R"({"peers":7,"counters":7})", R"({"peers":[],"counters":{"accepted":"\u001b"}})",
+        R"({"peers":[7,null,[],{"role":7,"state":[],"node":"\u001b","error":"\u001b",
+            "key_id":-1},{"role":"gateway","state":"up","key_id":"\u001b"}],"counters":null})",
         R"({"status":"\u001b[2J","volumes":{"serving":"\u001b"}})"}) {
     CAPTURE(body);
     FakeDaemon daemon(body);
     for (const char* command :
-         {"health", "volumes", "stats", "config", "clients", "reload", "drain"}) {
+         {"health", "volumes", "stats", "config", "clients", "peers", "reload", "drain"}) {
       const Ran ran = daemon.ask({command});
       CHECK(ran.code <= 1);
       CHECK_FALSE(contains(ran.out, "\x1b"));

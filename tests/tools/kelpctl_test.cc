@@ -16,8 +16,9 @@ TEST_CASE("help names the commands and every exit code") {
   const Ran ran = run({"--help"});
   CHECK(ran.code == 0);
   CHECK(ran.err.empty());
-  for (const char* command : {"read", "stat", "trace", "health", "stats", "volumes", "clients",
-                              "config", "doctor", "reload", "disable", "enable", "drain"}) {
+  for (const char* command :
+       {"read", "stat", "trace", "health", "stats", "volumes", "clients", "peers", "config",
+        "doctor", "reload", "disable", "enable", "drain"}) {
     CAPTURE(command);
     CHECK(contains(ran.out, command));
   }
@@ -38,6 +39,7 @@ TEST_CASE("each command has help of its own") {
   }
   CHECK(contains(run({"health", "--help"}).out, "degraded"));
   CHECK(contains(run({"trace", "--help"}).out, "--timeout"));
+  CHECK(contains(run({"peers", "--help"}).out, "Role gateway"));
 }
 
 TEST_CASE("version is one line") {
@@ -64,6 +66,7 @@ TEST_CASE("a command line that makes no sense exits with 2") {
       {"trace", "3,01637037d6", "--timeout", "0"},
       {"trace", "3,01637037d6", "--offset", "1"},
       {"health", "stray"},
+      {"peers", "stray"},
       {"stats", "--watch", "0"},
       {"stats", "--watch", "3601"},
       {"stats", "--watch", "x"},
