@@ -60,6 +60,13 @@ class GatewayLink {
   virtual std::uint32_t max_slice_bytes() const = 0;
 };
 
+/// Where the bytes of an answer are, and what is known of them.
+struct AnswerBytes {
+  std::optional<std::uint32_t> crc32c = {};  ///< none: it is to be computed
+  int file = -1;                             ///< they are not in the room but there, from
+  std::uint64_t offset_bytes = 0;            ///< on. Only where sends_files(), and with crc32c
+};
+
 /// The target's end.
 class TargetLink {
  public:
@@ -79,8 +86,12 @@ class TargetLink {
   /// Memory for the payload of the request in `slot`: as long as the request is unanswered it is
   /// its reader's; then the transport's.
   virtual std::span<std::byte> room(std::uint16_t slot) = 0;
-  /// The one answer to the request in `answer.slot`, with the first `answer.bytes` of its room.
-  virtual void answer(wire::Answer answer) = 0;
+  /// Whether bytes can go from a file to the network without coming to a room.
+  virtual bool sends_files() const = 0;
+  /// The one answer to the request in `answer.slot`, with the first `answer.bytes` of its room, or
+  /// so many of a file. These are read again to be sent: whoever changes them meanwhile spoils the
+  /// checksum, which the gateway finds.
+  virtual void answer(wire::Answer answer, const AnswerBytes& bytes = {}) = 0;
   virtual void flush() = 0;
   /// Says that it ends soon. What is under way is answered.
   virtual void drain() = 0;

@@ -2,7 +2,6 @@
 
 #include <poll.h>
 #include <sys/eventfd.h>
-#include <sys/socket.h>
 
 namespace kelp {
 
@@ -52,9 +51,9 @@ void Uring::cancel(std::uint64_t user) noexcept {
   entry->user_data = 0;
 }
 
-void Uring::send(int fd, const msghdr* message, std::uint64_t user) noexcept {
+void Uring::wait_writable(int fd, std::uint64_t user) noexcept {
   io_uring_sqe* const entry = next_entry();
-  ::io_uring_prep_sendmsg(entry, fd, message, MSG_NOSIGNAL | MSG_WAITALL);
+  ::io_uring_prep_poll_add(entry, fd, POLLOUT);
   entry->user_data = user;
 }
 

@@ -26,16 +26,17 @@ class Uring {
 
   struct Completion {
     std::uint64_t user = 0;   ///< as it was queued
-    std::int32_t result = 0;  ///< bytes or events, or -errno
+    std::int32_t result = 0;  ///< events, or -errno
     bool last = true;         ///< of what was queued; else more may come of it
   };
 
-  // Queue something; `user` comes back with its end. Memory stays until then.
+  // Queue something; `user` comes back with its completions.
   /// Completes each time something comes to be read from `fd`, again and again.
   void watch(int fd, std::uint64_t user) noexcept;
   /// Ends what was queued as `user`, which completes once more. Itself it completes as user 0.
   void cancel(std::uint64_t user) noexcept;
-  void send(int fd, const msghdr* message, std::uint64_t user) noexcept;
+  /// Completes once `fd` takes what is written to it.
+  void wait_writable(int fd, std::uint64_t user) noexcept;
 
   /// Hands over what is queued and takes up to `ended.size()` of what has ended. Never waits.
   unsigned poll(std::span<Completion> ended) noexcept;

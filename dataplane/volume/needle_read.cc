@@ -32,7 +32,7 @@ void NeedleRead::start(const ReadRequest& request,
       record.has_data_length() ? meta_guess_bytes.load(std::memory_order_relaxed) : 0;
   direct_bytes_ = body > guess ? body - guess : 0;
   const std::uint64_t suffix = body - direct_bytes_ + tail_bytes(record.version);
-  const bool whole_fits = !request_.stat && request_.offset_bytes == 0 &&
+  const bool whole_fits = !request_.stat && !request_.judge_only && request_.offset_bytes == 0 &&
                           direct_bytes_ <= request_.destination.size() &&
                           direct_bytes_ <= kSliceBytes && suffix <= suffix_room().size() &&
                           record.location.body_bytes >= 0;
@@ -117,7 +117,8 @@ void NeedleRead::scratch_arrived() noexcept {
   const std::uint64_t meta_at = shape_.data_offset_bytes + shape_.data_bytes;
   if (!judge_suffix(record.subspan(meta_at))) return;
   const auto data = record.subspan(shape_.data_offset_bytes, shape_.data_bytes);
-  if (!checksum_matches(tail_.checksum, crc32c(data))) {
+  const std::uint32_t crc = crc32c(data);
+  if (!checksum_matches(tail_.checksum, crc)) {
     finish(KELP_CORRUPT);
     return;
   }
@@ -125,6 +126,8 @@ void NeedleRead::scratch_arrived() noexcept {
   settle_range(request_.offset_bytes, request_.destination.size(), shape_.data_bytes, outcome_);
   if (outcome_.status != KELP_OK) return;
   outcome_.flags |= KELP_FLAG_CRC_VERIFIED;
+  outcome_.has_crc = outcome_.bytes == shape_.data_bytes;
+  outcome_.crc32c = crc;
   if (outcome_.bytes == 0) return;
   std::memcpy(request_.destination.data(), data.data() + request_.offset_bytes, outcome_.bytes);
 }
@@ -212,24 +215,28 @@ bool NeedleRead::judge_suffix(std::span<const std::byte> meta_and_tail) noexcept
   return true;
 }
 
-void NeedleRead::start_slice() noexcept {
-  // direct_bytes_ counts what has arrived of the range.
+/// Where the next piece of the range lands. direct_bytes_ counts what has arrived of it.
+std::span<std::byte> NeedleRead::slice() noexcept {
   const std::uint64_t length = std::min<std::uint64_t>(kSliceBytes, outcome_.bytes - direct_bytes_);
+  return request_.destination.subspan(request_.judge_only ? 0 : direct_bytes_, length);
+}
+
+void NeedleRead::start_slice() noexcept {
   begin_io(Stage::kData, shape_.data_offset_bytes + request_.offset_bytes + direct_bytes_);
-  io_.add(request_.destination.subspan(direct_bytes_, length));
+  io_.add(slice());
 }
 
 void NeedleRead::slice_arrived() noexcept {
-  const std::uint64_t length = std::min<std::uint64_t>(kSliceBytes, outcome_.bytes - direct_bytes_);
+  const std::uint64_t length = slice().size();
   const bool covers_all = outcome_.bytes == shape_.data_bytes;
-  if (covers_all) {
-    crc_ = crc32c_extend(crc_, request_.destination.subspan(direct_bytes_, length));
-  }
+  if (covers_all || request_.judge_only) crc_ = crc32c_extend(crc_, slice());
   direct_bytes_ += length;
   if (direct_bytes_ < outcome_.bytes) {
     start_slice();
     return;
   }
+  outcome_.has_crc = covers_all || request_.judge_only;
+  outcome_.crc32c = crc_;
   if (covers_all) {
     finish_whole(crc_);
   } else {
@@ -261,6 +268,8 @@ void NeedleRead::finish_whole(std::uint32_t crc) noexcept {
   }
   settle_range(0, request_.destination.size(), shape_.data_bytes, outcome_);
   outcome_.flags |= KELP_FLAG_CRC_VERIFIED;
+  outcome_.has_crc = outcome_.bytes == shape_.data_bytes;
+  outcome_.crc32c = crc;
   next_ = Next::kDone;
 }
 

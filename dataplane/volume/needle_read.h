@@ -44,6 +44,12 @@ class NeedleRead {
   const ReadOutcome& outcome() const noexcept { return outcome_; }
   const ReadRequest& request() const noexcept { return request_; }
 
+  /// Where in .dat the bytes of the outcome begin.
+  std::uint64_t data_offset_bytes() const noexcept {
+    return request_.record.location.offset_bytes + wrapped_bytes_ + shape_.data_offset_bytes +
+           request_.offset_bytes;
+  }
+
   /// Whether every stored byte went through the checksum.
   bool whole() const noexcept { return (outcome_.flags & KELP_FLAG_CRC_VERIFIED) != 0; }
 
@@ -71,6 +77,7 @@ class NeedleRead {
   void recheck_arrived() noexcept;
   bool judge_prefix() noexcept;
   bool judge_suffix(std::span<const std::byte> meta_and_tail) noexcept;
+  std::span<std::byte> slice() noexcept;
   void finish_whole(std::uint32_t crc) noexcept;
   void finish_stat() noexcept;
 

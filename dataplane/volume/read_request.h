@@ -26,12 +26,19 @@ struct ReadRequest {
   /// Memory of the reader's own, lent until the first I/O is done, for records that fit. Empty:
   /// there is none.
   std::span<std::byte> scratch;
+  /// The bytes are only judged: piece after piece lands at the start of `destination`, whose size
+  /// is still the range's. Whoever wants them reads ReadOutcome::bytes again, from
+  /// NeedleRead::data_offset_bytes(), and finds their checksum in the outcome. Not what
+  /// private_read.h reads: that is all in `destination`.
+  bool judge_only = false;
 };
 
 struct ReadOutcome {
   kelp_status status = KELP_UNAVAILABLE;
   std::uint16_t flags = 0;  ///< KELP_FLAG_*
+  bool has_crc = false;     ///< `crc32c` is that of the bytes
   std::uint32_t bytes = 0;
+  std::uint32_t crc32c = 0;
   std::uint64_t total_bytes = 0;
 };
 

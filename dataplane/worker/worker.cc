@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <new>
 
 namespace kelp {
 namespace {
@@ -322,7 +323,7 @@ void Worker::take_news(VolumeNews news) noexcept {
     slot->volume = std::move(news.volume);
     slot->fresh_batch = 0;
     if (serve && slot->volume->attestation() != nullptr) {
-      closes_.add(*slot->volume);
+      watch_closes(*slot->volume);
       if (control_ != nullptr) control_->notify();
     }
   }
@@ -343,7 +344,19 @@ void Worker::retire(std::unique_ptr<Volume> volume) noexcept {
   if (volume->pins != 0 || !loader_->retire(volume)) retired_.push_back(std::move(volume));
 }
 
+void Worker::watch_closes(const Volume& volume) noexcept {
+  if (closes_bell_ == nullptr && closes_.fd() >= 0) {
+    try {
+      closes_bell_ = Bell::on(closes_.fd());
+    } catch (const std::bad_alloc&) {
+      // Then the kernel is asked for each batch.
+    }
+  }
+  closes_.add(volume);
+}
+
 void Worker::take_closes() noexcept {
+  if (closes_bell_ != nullptr) closes_bell_->hush();
   const std::uint32_t count = closes_.drain();
   if (count == 0) return;
   counters_.revocations.add(count);

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "dataplane/transport/bell.h"
 #include "dataplane/volume/close_watch.h"
 #include "dataplane/volume/private_read.h"
 #include "dataplane/worker/client.h"
@@ -159,6 +160,7 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   VolumeSlot& make_slot(VolumeKey key) noexcept;
   void drop_slot(VolumeKey key) noexcept;
   VolumeSlot* find_slot(VolumeKey key) noexcept;
+  void watch_closes(const Volume& volume) noexcept;
   void take_closes() noexcept;
   void add_ring(ServerRing* ring) noexcept;
   void remove_ring(ServerRing* ring) noexcept;
@@ -262,6 +264,8 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   /// Records up to this size are inflated on the worker. Bounds the worst case, a stream of empty
   /// blocks that yields nothing, to a few milliseconds.
   static constexpr std::size_t kInlinePrivateBytes = 16 * 1024;
+  /// So many bytes for another host are sent from the page cache. Copying fewer is cheaper.
+  static constexpr std::size_t kSentFromFileBytes = 256 * 1024;
   /// Records up to this size go through memory of the worker's own.
   static constexpr std::size_t kCopiedBytes = 8 * 1024;
 
@@ -295,6 +299,7 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   std::uint32_t scarce_requests_ = 0;  // what each of them may have in work while ops are scarce
   absl::flat_hash_map<std::uint32_t, std::unique_ptr<VolumeSlot>> volumes_;
   CloseWatch closes_;
+  std::unique_ptr<Bell> closes_bell_;             // of closes_; none: it is asked
   std::vector<std::unique_ptr<Volume>> retired_;  // replaced, waiting for their last read
   std::uint64_t batch_ = 0;
   Ticks batch_began_ = 0;

@@ -56,7 +56,7 @@ std::uint32_t Worker::route_waiting() noexcept {
   // here on shows all that was acknowledged before they were submitted.
   ++batch_;
   // And a close that came before they were submitted is seen now, before any of them is answered.
-  if (!closes_.empty()) take_closes();
+  if (!closes_.empty() && (closes_bell_ == nullptr || closes_bell_->has_rung())) take_closes();
   batch_began_ = ticks_now();
   // Bounded: thousands may have waited for one volume.
   const std::uint32_t count = std::min(routing_.size(), kBatch);
@@ -229,6 +229,9 @@ void Worker::start_read(OpIndex index, Volume& volume, const NeedleLocation& loc
   request.offset_bytes = request.stat ? 0 : op.submission.offset_bytes;
   request.destination = op.buffer;
   request.wrap_bytes = volume.wrap_bytes();
+  request.judge_only =
+      op.asker != nullptr && !request.stat && op.asker->sends_files() &&
+      std::min<std::size_t>(op.buffer.size(), request.record.body_bytes()) >= kSentFromFileBytes;
   // Nobody else uses it before advance() returns.
   if (reads_inline(volume)) request.scratch = std::span(private_memory_.get(), kCopiedBytes);
   op.read.start(request, volume.meta_guess_bytes());

@@ -51,6 +51,7 @@ void Worker::cancelled(TargetLink&, std::uint16_t) {}
 
 void Worker::answer_peer(const Op& op, const ReadOutcome& outcome) noexcept {
   wire::Answer answer;
+  AnswerBytes bytes;
   answer.slot = op.slot;
   answer.status = static_cast<std::uint8_t>(outcome.status);
   if (outcome.status == KELP_OK) {
@@ -59,10 +60,16 @@ void Worker::answer_peer(const Op& op, const ReadOutcome& outcome) noexcept {
     const bool read = op.generation != 0;
     answer.source =
         read ? source_of(op.generation, op.read.request().record.location.offset_bytes) : 0;
+    if (outcome.has_crc) bytes.crc32c = outcome.crc32c;
+    // What was read privately is in the room, whatever was planned.
+    if (read && op.read.request().judge_only && op.read.next() == NeedleRead::Next::kDone) {
+      bytes.file = op.read.request().dat_fd;
+      bytes.offset_bytes = op.read.data_offset_bytes();
+    }
   }
   if (outcome.status == KELP_OK || outcome.status == KELP_RANGE)
     answer.total_bytes = outcome.total_bytes;
-  op.asker->answer(answer);
+  op.asker->answer(answer, bytes);
 }
 
 }  // namespace kelp

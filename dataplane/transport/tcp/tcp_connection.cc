@@ -1,5 +1,8 @@
 #include "dataplane/transport/tcp/tcp_connection.h"
 
+#include <fcntl.h>
+#include <sys/sendfile.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -24,6 +27,8 @@ TcpConnection::TcpConnection(Uring& uring, UniqueFd socket, std::uint64_t id,
       queue_(most_queued),
       buffer_(std::make_unique<std::byte[]>(kBufferBytes)),
       end_(std::min(received.size(), kBufferBytes)) {
+  // sendfile() takes no flags.
+  ::fcntl(socket_.get(), F_SETFL, ::fcntl(socket_.get(), F_GETFL) | O_NONBLOCK);
   if (received.size() > kBufferBytes) break_off("more came with the handshake than fits");
   std::copy_n(received.begin(), end_, buffer_.get());
 }
@@ -40,6 +45,7 @@ void TcpConnection::break_off(const char* why) noexcept {
   // Ends what the kernel has under way.
   ::shutdown(socket_.get(), SHUT_RDWR);
   if (watched_) uring_.cancel(user_of(Tag::kWatch));
+  // A socket that is shut down is writable: the wait for that ends by itself.
 }
 
 void TcpConnection::fence() noexcept {
@@ -48,26 +54,40 @@ void TcpConnection::fence() noexcept {
 
 // ---- out
 
-bool TcpConnection::post(std::span<const std::byte> frame, std::span<const std::byte> payload,
-                         std::uint64_t cookie) noexcept {
-  if (broken_) return false;
+TcpConnection::Outgoing* TcpConnection::next_outgoing(std::span<const std::byte> frame) noexcept {
+  if (broken_) return nullptr;
   if (posted_ - sent_ == queue_.size() || frame.size() > wire::kMostFrameBytes) {
     break_off("more is to be sent than was agreed upon");
-    return false;
+    return nullptr;
   }
   Outgoing& next = queue_[posted_++ % queue_.size()];
   std::ranges::copy(frame, next.frame.begin());
   next.frame_bytes = static_cast<std::uint16_t>(frame.size());
-  next.payload = payload;
-  next.cookie = cookie;
+  return &next;
+}
+
+bool TcpConnection::post(std::span<const std::byte> frame,
+                         std::span<const std::byte> payload) noexcept {
+  Outgoing* const next = next_outgoing(frame);
+  if (next == nullptr) return false;
+  next->payload = payload;
+  return true;
+}
+
+bool TcpConnection::post(std::span<const std::byte> frame, FileBytes payload) noexcept {
+  Outgoing* const next = next_outgoing(frame);
+  if (next == nullptr) return false;
+  next->payload = {};
+  next->file = std::move(payload);
   return true;
 }
 
 void TcpConnection::flush() noexcept {
-  if (!sending_ && posted_ != sent_) send_next();
+  if (!full_ && posted_ != sent_) send_next();
 }
 
-void TcpConnection::prepare_message() noexcept {
+/// What is in memory, up to a file's bytes. The flags it is to be sent with.
+int TcpConnection::prepare_message() noexcept {
   std::size_t count = 0;
   std::size_t skip = sent_of_first_;
   const auto add = [&](std::span<const std::byte> bytes) {
@@ -77,27 +97,45 @@ void TcpConnection::prepare_message() noexcept {
     // Not written to, whatever the type says.
     if (!bytes.empty()) parts_[count++] = {const_cast<std::byte*>(bytes.data()), bytes.size()};
   };
+  int flags = MSG_NOSIGNAL | MSG_DONTWAIT;
   for (std::uint64_t at = sent_; at != posted_ && count + 2 <= kMostParts; ++at) {
     const Outgoing& each = queue_[at % queue_.size()];
     add(std::span(each.frame).first(each.frame_bytes));
     add(each.payload);
+    if (each.file.bytes == 0) continue;
+    flags |= MSG_MORE;
+    break;
   }
   message_ = {};
   message_.msg_iov = parts_.data();
   message_.msg_iovlen = count;
+  return flags;
+}
+
+ssize_t TcpConnection::send_some() noexcept {
+  const Outgoing& first = queue_[sent_ % queue_.size()];
+  if (sent_of_first_ < first.in_memory()) {
+    const int flags = prepare_message();
+    return ::sendmsg(socket_.get(), &message_, flags);
+  }
+  const std::size_t done = sent_of_first_ - first.in_memory();
+  auto offset = static_cast<off_t>(first.file.offset_bytes + done);
+  const ssize_t sent =
+      ::sendfile(socket_.get(), first.file.fd.get(), &offset, first.file.bytes - done);
+  if (sent == 0) break_off("a file ended before what was to be sent of it");
+  return sent;
 }
 
 void TcpConnection::send_next() noexcept {
   while (!broken_ && posted_ != sent_) {
-    prepare_message();
-    const ssize_t sent = ::sendmsg(socket_.get(), &message_, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const ssize_t sent = send_some();
     if (sent > 0) {
       take_sent(static_cast<std::size_t>(sent));
-    } else if (errno == EAGAIN) {
-      sending_ = true;
-      uring_.send(socket_.get(), &message_, user_of(Tag::kSend));
+    } else if (sent < 0 && errno == EAGAIN) {
+      full_ = true;
+      uring_.wait_writable(socket_.get(), user_of(Tag::kSend));
       return;
-    } else if (errno != EINTR) {
+    } else if (sent < 0 && errno != EINTR) {
       break_off("it cannot be sent to");
     }
   }
@@ -106,12 +144,12 @@ void TcpConnection::send_next() noexcept {
 void TcpConnection::take_sent(std::size_t bytes) noexcept {
   bytes += sent_of_first_;
   while (sent_ != posted_) {
-    const Outgoing& first = queue_[sent_ % queue_.size()];
-    const std::size_t whole = first.frame_bytes + first.payload.size();
+    Outgoing& first = queue_[sent_ % queue_.size()];
+    const std::size_t whole = first.in_memory() + first.file.bytes;
     if (bytes < whole) break;
     bytes -= whole;
     ++sent_;
-    if (first.cookie != 0) user_.sent(first.cookie);
+    if (first.file.bytes != 0) first.file = {};
   }
   sent_of_first_ = bytes;
 }
@@ -120,10 +158,8 @@ void TcpConnection::take_sent(std::size_t bytes) noexcept {
 
 bool TcpConnection::completed(const Uring::Completion& completion) noexcept {
   if (completion.user == user_of(Tag::kSend)) {
-    sending_ = false;
-    if (completion.result < 0) break_off("it cannot be sent to");
-    if (completion.result > 0) take_sent(static_cast<std::size_t>(completion.result));
-    if (!broken_) flush();
+    full_ = false;
+    flush();
   } else if (completion.last) {
     watched_ = false;
     watch();

@@ -5,9 +5,9 @@
 //     belongs: one call for frame and payload, and nothing wrong ever lands;
 //   the rest of a longer one: straight to where it belongs, as long as somebody waits for it.
 //
-// One thread; nothing here waits. What is sent goes out at once as far as the kernel takes it, the
-// rest by the Uring. The Uring also says when something has come; it is received by a call that
-// writes nowhere once it has returned, so a destination may be taken back at any time.
+// One thread; nothing here waits. The Uring says when something has come, and when more can be
+// sent; it is never lent memory. What moves bytes are calls that touch none once they have
+// returned, so a destination may be taken back at any time.
 #pragma once
 
 #include <sys/socket.h>
@@ -42,8 +42,6 @@ class TcpConnection {
     /// The payload that was announced last has come. `intact`: its checksum fits, and it is all
     /// where it belongs.
     virtual void take_payload(bool intact) = 0;
-    /// The memory post() was given with `cookie` is no longer read.
-    virtual void sent(std::uint64_t cookie) = 0;
     /// fenced() has become true, other than by fence().
     virtual void has_ended() {}
 
@@ -58,10 +56,16 @@ class TcpConnection {
   /// Once, before anything else: `user` is ready to hear.
   void start() noexcept;
 
-  /// Queues a frame and what follows it, which stays until sent(cookie); 0: nobody wants to know.
-  /// False: the queue is full, which breaks the connection.
-  bool post(std::span<const std::byte> frame, std::span<const std::byte> payload = {},
-            std::uint64_t cookie = 0) noexcept;
+  /// Queues a frame and what follows it, which stays as it is until it has been received. False:
+  /// the queue is full, which breaks the connection.
+  bool post(std::span<const std::byte> frame, std::span<const std::byte> payload = {}) noexcept;
+  /// The same with bytes of a file, that go to the network without coming to memory of ours.
+  struct FileBytes {
+    UniqueFd fd;
+    std::uint64_t offset_bytes = 0;
+    std::uint32_t bytes = 0;
+  };
+  bool post(std::span<const std::byte> frame, FileBytes payload) noexcept;
   /// Sends what is queued, unless it sends already.
   void flush() noexcept;
   /// Something of `id` completed. True: there is something to be received.
@@ -81,7 +85,7 @@ class TcpConnection {
   void fence() noexcept;
   bool broken() const noexcept { return broken_; }
   /// Broken, and the kernel has let go: no late byte lands anywhere.
-  bool fenced() const noexcept { return broken_ && !sending_ && !watched_; }
+  bool fenced() const noexcept { return broken_ && !full_ && !watched_; }
   const char* why_broken() const noexcept { return why_; }
 
  private:
@@ -89,8 +93,10 @@ class TcpConnection {
   struct Outgoing {
     std::array<std::byte, wire::kMostFrameBytes> frame;
     std::uint16_t frame_bytes = 0;
-    std::span<const std::byte> payload;
-    std::uint64_t cookie = 0;
+    std::span<const std::byte> payload;  // or
+    FileBytes file;
+
+    std::size_t in_memory() const noexcept { return frame_bytes + payload.size(); }
   };
   static constexpr std::size_t kMostParts = 64;
 
@@ -99,7 +105,9 @@ class TcpConnection {
   }
   void break_off(const char* why) noexcept;
   void watch() noexcept;
-  void prepare_message() noexcept;
+  Outgoing* next_outgoing(std::span<const std::byte> frame) noexcept;
+  int prepare_message() noexcept;
+  ssize_t send_some() noexcept;
   void send_next() noexcept;
   void take_sent(std::size_t bytes) noexcept;
   std::span<std::byte> prepare_receive() noexcept;
@@ -120,7 +128,7 @@ class TcpConnection {
   std::uint64_t sent_ = 0;       // all before it are gone
   std::uint64_t posted_ = 0;
   std::size_t sent_of_first_ = 0;
-  bool sending_ = false;
+  bool full_ = false;  // the socket is; the Uring says when it is not
   msghdr message_{};
   std::array<iovec, kMostParts> parts_{};
 

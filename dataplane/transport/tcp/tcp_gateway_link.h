@@ -39,7 +39,6 @@ class TcpGatewayLink final : public GatewayLink, private TcpConnection::User {
   bool take_frame(wire::FrameKind kind, std::span<const std::byte> frame,
                   TcpConnection::Payload& payload) override;
   void take_payload(bool intact) override;
-  void sent(std::uint64_t) override {}
   void has_ended() override { tell_if_fenced(); }
   bool take_answer(std::span<const std::byte> frame, TcpConnection::Payload& payload);
   void tell_if_fenced();

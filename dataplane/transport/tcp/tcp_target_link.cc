@@ -1,5 +1,7 @@
 #include "dataplane/transport/tcp/tcp_target_link.h"
 
+#include <fcntl.h>
+
 #include "dataplane/checksum/crc32c.h"
 #include "shm_ring/kelp.h"
 
@@ -25,15 +27,26 @@ std::span<std::byte> TcpTargetLink::room(std::uint16_t slot) {
   return rooms_.bytes().subspan(std::size_t{slot} * max_slice_bytes_, requests_[slot].length_bytes);
 }
 
-void TcpTargetLink::answer(wire::Answer answer) {
+void TcpTargetLink::answer(wire::Answer answer, const AnswerBytes& bytes) {
   answer.generation = requests_[answer.slot].generation;
   const std::span<const std::byte> payload =
       room(answer.slot).first(answer.status == KELP_OK ? answer.bytes : 0);
   answer.bytes = static_cast<std::uint32_t>(payload.size());
-  answer.crc32c = crc32c(payload);
   slots_.end(answer.slot);
+  const bool from_file = bytes.file >= 0 && answer.bytes != 0;
+  answer.crc32c = answer.bytes != 0 && bytes.crc32c ? *bytes.crc32c : crc32c(payload);
+  UniqueFd file(from_file ? ::fcntl(bytes.file, F_DUPFD_CLOEXEC, 0) : -1);
+  if (from_file && !file) {  // as many descriptors as there may be
+    answer.status = KELP_UNAVAILABLE;
+    answer.bytes = answer.crc32c = 0;
+  }
   wire::seal(answer, FrameKind::kAnswer);
-  connection_.post(std::as_bytes(std::span(&answer, 1)), payload);
+  const auto frame = std::as_bytes(std::span(&answer, 1));
+  if (file) {
+    connection_.post(frame, {std::move(file), bytes.offset_bytes, answer.bytes});
+  } else {
+    connection_.post(frame, payload.first(answer.bytes));
+  }
 }
 
 void TcpTargetLink::drain() {

@@ -19,7 +19,8 @@ class TcpTargetLink final : public TargetLink, private TcpConnection::User {
                 std::span<const std::byte> received, TargetLink::User& user);
 
   std::span<std::byte> room(std::uint16_t slot) override;
-  void answer(wire::Answer answer) override;
+  bool sends_files() const override { return true; }
+  void answer(wire::Answer answer, const AnswerBytes& bytes) override;
   void flush() override { connection_.flush(); }
   void drain() override;
   void fence() override { connection_.fence(); }
@@ -41,7 +42,6 @@ class TcpTargetLink final : public TargetLink, private TcpConnection::User {
   bool take_frame(wire::FrameKind kind, std::span<const std::byte> frame,
                   TcpConnection::Payload& payload) override;
   void take_payload(bool) override {}
-  void sent(std::uint64_t) override {}
 
   TargetLink::User& user_;
   wire::TargetSlots slots_;

@@ -1,6 +1,8 @@
 // Both ends of TCP links, on one thread: requests, answers, giving up, fences, and peers that lie.
 #include <doctest/doctest.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -113,6 +115,86 @@ TEST_CASE("answers of every size land in their buffers, and nowhere else") {
   }
   CHECK(lab.gateway->in_flight() == 0);
   CHECK(lab.target->in_flight() == 0);
+}
+
+namespace {
+
+/// A file without a name that holds `needle` from `offset` on.
+UniqueFd file_with(std::uint64_t needle, std::size_t offset, std::size_t bytes) {
+  UniqueFd file(::memfd_create("kelp-test", MFD_CLOEXEC));
+  std::vector<std::byte> content(offset + bytes);
+  fill(std::span(content).subspan(offset), needle, 0);
+  REQUIRE(::pwrite(file.get(), content.data(), content.size(), 0) ==
+          static_cast<ssize_t>(content.size()));
+  return file;
+}
+
+}  // namespace
+
+TEST_CASE("bytes of a file arrive as those of a room do, between answers from rooms") {
+  constexpr std::size_t kAt = 12'345;
+  const UniqueFd file = file_with(1, kAt, 1 << 20);
+  // Needle 1 comes from the file, all others from rooms.
+  ScriptedTarget target([&](TargetLink& link, const wire::Request& request) {
+    if (request.needle != 1) {
+      ScriptedTarget::answer_whole(link, request);
+      return;
+    }
+    wire::Answer answer;
+    answer.slot = request.slot;
+    answer.bytes = request.length_bytes;
+    answer.total_bytes = request.length_bytes;
+    std::vector<std::byte> same(request.length_bytes);
+    fill(same, 1, 0);
+    link.answer(answer, {crc32c(same), file.get(), kAt});
+  });
+  LinkLab lab(target);
+  // Together more than a socket holds: it is full now and then, in the middle of either.
+  const std::size_t sizes[] = {1 << 20, 100, 1 << 20, 1 << 20, 1, 700'000, 4096, 1 << 20};
+  std::vector<Buffer> buffers;
+  for (const std::size_t bytes : sizes) buffers.emplace_back(bytes);
+  for (std::uint32_t i = 0; i < buffers.size(); ++i) {
+    REQUIRE(lab.gateway->ask(i, LinkLab::read(i % 2 == 0 ? 1 : i, buffers[i].bytes())));
+  }
+  REQUIRE(lab.until([&] { return lab.ear.answers.size() == buffers.size(); }));
+  for (std::uint32_t i = 0; i < buffers.size(); ++i) {
+    CAPTURE(i);
+    CHECK(lab.ear.answers.at(i).intact);
+    CHECK(holds(buffers[i].bytes(), i % 2 == 0 ? 1 : i, 0));
+    CHECK(buffers[i].guards_stand());
+  }
+}
+
+TEST_CASE("a file that changed or shrank before it was sent brings no wrong bytes") {
+  for (const bool shrinks : {false, true}) {
+    CAPTURE(shrinks);
+    const UniqueFd file = file_with(1, 0, 500'000);
+    ScriptedTarget target([&](TargetLink& link, const wire::Request& request) {
+      wire::Answer answer;
+      answer.slot = request.slot;
+      answer.bytes = request.length_bytes;
+      answer.total_bytes = request.length_bytes;
+      std::vector<std::byte> same(request.length_bytes);
+      fill(same, 1, 0);
+      link.answer(answer, {crc32c(same), file.get(), 0});
+      if (shrinks) {
+        REQUIRE(::ftruncate(file.get(), 300'000) == 0);
+      } else {
+        REQUIRE(::pwrite(file.get(), "changed", 7, 400'000) == 7);
+      }
+    });
+    LinkLab lab(target);
+    Buffer buffer(500'000);
+    REQUIRE(lab.gateway->ask(1, LinkLab::read(1, buffer.bytes())));
+    if (shrinks) {
+      REQUIRE(lab.until([&] { return !lab.ear.losses.empty(); }));
+      CHECK(std::string(lab.target->why_broken()).find("file") != std::string::npos);
+      CHECK(lab.ear.answers.empty());
+    } else {
+      REQUIRE(lab.until([&] { return lab.ear.answers.contains(1); }));
+      CHECK_FALSE(lab.ear.answers.at(1).intact);
+    }
+  }
 }
 
 TEST_CASE("requests come as they were asked, with their token") {
