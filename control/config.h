@@ -116,9 +116,10 @@ struct GatewayConfig {
 /// [peer]: kelpds of other hosts.
 struct PeerConfig {
   std::vector<std::string> listen;  ///< "address:port" where gateways of other hosts connect
-  std::vector<std::string>
-      kelpds;             ///< "address:port" of those beside volume servers, by their host
-  std::string keys_file;  ///< holds the keys peers know each other by; empty: none
+  /// "host:port" of those beside volume servers, by their host; "server=host:port" of others
+  std::vector<std::string> kelpds;
+  bool discover = true;                ///< asks at port 18516 of volume servers' hosts
+  std::string keys_file;               ///< holds the keys peers know each other by; empty: none
   bool allow_unauthenticated = false;  ///< peers of other hosts need no key
 };
 

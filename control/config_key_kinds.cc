@@ -270,23 +270,45 @@ ConfigKey url_key(std::string_view name, ConfigField<std::string> field, std::st
   return {name, accepts, help, set, show_text(field), copy_field(field)};
 }
 
-ConfigKey urls_key(std::string_view name, ConfigField<std::vector<std::string>> field,
+namespace {
+
+ConfigKey list_key(std::string_view name, ConfigField<std::vector<std::string>> field,
+                   const std::string& accepts, Problem (*judge)(const std::string&),
                    std::string_view help) {
-  const std::string accepts = "list of \"host:port\"";
   auto set = [=](Config& config, std::size_t entry, const ConfigValue& value) -> Problem {
-    std::optional<std::vector<std::string>> urls = texts_of(value);
-    if (!urls) return wrong_kind(value, "a " + accepts);
-    if (urls->size() > kMaxUrls) return "holds more than " + std::to_string(kMaxUrls);
+    std::optional<std::vector<std::string>> texts = texts_of(value);
+    if (!texts) return wrong_kind(value, "a " + accepts);
+    if (texts->size() > kMaxUrls) return "holds more than " + std::to_string(kMaxUrls);
     std::set<std::string> seen;
-    for (const std::string& url : *urls) {
-      if (Problem problem = judge_url(url))
-        return "holds " + json_text(url) + ", which " + *problem;
-      if (!seen.insert(url).second) return "holds " + json_text(url) + " twice";
+    for (const std::string& text : *texts) {
+      if (Problem problem = judge(text)) return "holds " + json_text(text) + ", which " + *problem;
+      if (!seen.insert(text).second) return "holds " + json_text(text) + " twice";
     }
-    field(config, entry) = std::move(*urls);
+    field(config, entry) = std::move(*texts);
     return std::nullopt;
   };
   return {name, accepts, help, set, show_texts(field), copy_field(field)};
+}
+
+/// The server is judged where it is used: it may have no port.
+Problem judge_known_peer(const std::string& text) {
+  const std::size_t equals = text.find('=');
+  return judge_url(equals == std::string::npos ? text : text.substr(equals + 1));
+}
+
+}  // namespace
+
+ConfigKey urls_key(std::string_view name, ConfigField<std::vector<std::string>> field,
+                   std::string_view help) {
+  return list_key(
+      name, std::move(field), "list of \"host:port\"",
+      [](const std::string& url) -> Problem { return judge_url(url); }, help);
+}
+
+ConfigKey known_peers_key(std::string_view name, ConfigField<std::vector<std::string>> field,
+                          std::string_view help) {
+  return list_key(name, std::move(field), "list of \"host:port\" or \"volume server=host:port\"",
+                  judge_known_peer, help);
 }
 
 ConfigKey bool_key(std::string_view name, ConfigField<bool> field, std::string_view help) {

@@ -68,6 +68,10 @@ ConfigKey url_key(std::string_view name, ConfigField<std::string> field, std::st
 /// A list of those, each once, or a text with one; may be empty.
 ConfigKey urls_key(std::string_view name, ConfigField<std::vector<std::string>> field,
                    std::string_view help);
+/// Of parse_known_peer().
+ConfigKey known_peers_key(std::string_view name, ConfigField<std::vector<std::string>> field,
+                          std::string_view help);
+
 /// true or false.
 ConfigKey bool_key(std::string_view name, ConfigField<bool> field, std::string_view help);
 /// A list of CPU numbers: an array, or a text like "2-3".

@@ -210,8 +210,11 @@ void add_peer(std::vector<ConfigKey>& keys) {
   keys.push_back(urls_key("peer.listen", peer(&PeerConfig::listen),
                           "Where gateways of other hosts connect; empty: nowhere."));
   keys.push_back(
-      urls_key("peer.kelpds", peer(&PeerConfig::kelpds),
-               "Kelpds of storage hosts: asked for volumes of volume servers of theirs."));
+      known_peers_key("peer.kelpds", peer(&PeerConfig::kelpds),
+                      "Kelpds of storage hosts: asked for volumes of volume servers of theirs."));
+  keys.push_back(bool_key("peer.discover", peer(&PeerConfig::discover),
+                          "Also asks kelpds at port 18516 of volume servers' hosts, if there are "
+                          "any and the keys allow it."));
   keys.push_back(
       optional_path_key("peer.keys_file", peer(&PeerConfig::keys_file), kMaxPathBytes,
                         "File of the keys by which kelpds know each other; empty: none."));

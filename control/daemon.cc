@@ -147,10 +147,11 @@ Result<void> Daemon::read_gateway_options() {
 }
 
 Result<void> Daemon::open_peers() {
-  if (config_.peer.listen.empty() && config_.peer.kelpds.empty()) return {};
+  const bool discovers = config_.peer.discover && !config_.gateway.masters.empty();
+  if (config_.peer.listen.empty() && config_.peer.kelpds.empty() && !discovers) return {};
   auto options = peer_options(config_);
   if (!options) return tl::unexpected(options.error());
-  auto opened = PeerConnections::create(std::move(*options));
+  auto opened = PeerConnections::create(std::move(*options), &waker_);
   if (!opened) return tl::unexpected(opened.error());
   peers_ = std::move(*opened);
   return {};
@@ -160,6 +161,7 @@ Result<void> Daemon::start_gateway() {
   if (!gateway_options_) return {};
   std::vector<RemoteLane*> lanes;
   for (const auto& worker : workers_) lanes.push_back(worker->remote_lane());
+  if (peers_ != nullptr) gateway_options_->peers = &peers_->directory();
   auto started = Gateway::start(std::move(*gateway_options_), std::move(lanes));
   gateway_options_.reset();
   if (!started) return tl::unexpected(started.error());

@@ -116,25 +116,22 @@ Result<GatewayOptions> gateway_options(const Config& config) {
     if (!key) return about("gateway.read_key_file", key.error());
     options.read_key = std::move(*key);
   }
-  for (const std::string& text : config.peer.kelpds) {
-    const Result<ServerAddress> address = parse_server_address(text);
-    if (!address) return about("peer.kelpds", address.error());
-    options.kelpds.push_back(*address);
-  }
   return options;
 }
 
 Result<PeerOptions> peer_options(const Config& config) {
   PeerOptions options;
-  for (const auto& [key, from, to] :
-       {std::tuple{"peer.listen", &config.peer.listen, &options.listen},
-        {"peer.kelpds", &config.peer.kelpds, &options.kelpds}}) {
-    for (const std::string& text : *from) {
-      const Result<ServerAddress> address = parse_server_address(text);
-      if (!address) return about(key, address.error());
-      to->push_back(*address);
-    }
+  for (const std::string& text : config.peer.listen) {
+    const Result<ServerAddress> address = parse_server_address(text);
+    if (!address) return about("peer.listen", address.error());
+    options.listen.push_back(*address);
   }
+  for (const std::string& text : config.peer.kelpds) {
+    const Result<KnownPeer> peer = parse_known_peer(text);
+    if (!peer) return about("peer.kelpds", peer.error());
+    options.kelpds.push_back(*peer);
+  }
+  options.discover = config.peer.discover && !config.gateway.masters.empty();
   options.allow_unauthenticated = config.peer.allow_unauthenticated;
   std::array<char, 64> name{};
   if (::gethostname(name.data(), name.size() - 1) == 0) options.node = name.data();

@@ -80,6 +80,31 @@ Wish read_wish(std::map<std::string, std::string> query) {
   return wish;
 }
 
+/// What one worker does of a load.
+struct Share {
+  Worker* worker;
+  LoadPlan plan;
+};
+
+/// One for each worker that owns a volume of the plan's needles.
+std::vector<Share> shares_of(const LoadPlan& plan,
+                             const std::vector<std::unique_ptr<Worker>>& workers) {
+  std::vector<Share> shares;
+  for (const auto& worker : workers) {
+    const WorkerOptions& options = worker->options();
+    Share share{worker.get(), plan};
+    std::erase_if(share.plan.fids, [&](const FileId& fid) {
+      return owner_of(fid.volume, options.workers) != options.index;
+    });
+    if (!share.plan.fids.empty()) shares.push_back(std::move(share));
+  }
+  for (std::size_t i = 0; i < shares.size(); ++i) {
+    const bool one_more = i < plan.requests % shares.size();
+    shares[i].plan.requests = plan.requests / shares.size() + (one_more ? 1 : 0);
+  }
+  return shares;
+}
+
 }  // namespace
 
 HttpResponse LoadControl::start(const HttpRequest& request,
@@ -87,30 +112,22 @@ HttpResponse LoadControl::start(const HttpRequest& request,
   if (running()) return http_error(409, "a load is under way; POST /loadgen/stop ends it");
   const Wish wish = read_wish(request.query);
   if (!wish.error.empty()) return http_error(400, wish.error);
+  std::vector<Share> shares = shares_of(wish.plan, workers);
   loads_.clear();
-  for (const auto& worker : workers) {
-    LoadPlan plan = wish.plan;
-    std::erase_if(plan.fids, [&](const FileId& fid) {
-      return owner_of(fid.volume, worker->options().workers) != worker->options().index;
-    });
-    if (plan.fids.empty()) continue;
-    try {
-      loads_.push_back(std::make_unique<LoadGenerator>(std::move(plan)));
-    } catch (const std::bad_alloc&) {
-      loads_.clear();
-      return http_error(503, "there is no memory for the buffers");
+  try {
+    for (Share& share : shares) {
+      loads_.push_back(std::make_unique<LoadGenerator>(std::move(share.plan)));
     }
+  } catch (const std::bad_alloc&) {
+    loads_.clear();
+    return http_error(503, "there is no memory for the buffers");
   }
-  std::size_t next = 0;
-  for (const auto& worker : workers) {
-    const auto owned = [&](const FileId& fid) {
-      return owner_of(fid.volume, worker->options().workers) == worker->options().index;
-    };
-    if (next == loads_.size() || !owned(loads_[next]->plan().fids.front())) continue;
-    LoadGenerator* const load = loads_[next++].get();
+  for (std::size_t i = 0; i < loads_.size(); ++i) {
     // Its queue is that of every client that comes or goes: full only for a moment.
-    if (worker->command({WorkerCommand::Kind::kGenerate, nullptr, load})) continue;
-    load->refuse();
+    if (shares[i].worker->command({WorkerCommand::Kind::kGenerate, nullptr, loads_[i].get()})) {
+      continue;
+    }
+    for (std::size_t unsent = i; unsent < loads_.size(); ++unsent) loads_[unsent]->refuse();
     stop();
     return http_error(503, "a worker has too many messages waiting");
   }

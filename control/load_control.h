@@ -14,7 +14,8 @@ namespace kelp {
 class LoadControl {
  public:
   /// POST /loadgen?fids=FID;FID;...&depth=N&size=BYTES&ms=MS&count=N&timeout_ms=MS. Each needle
-  /// is read by the worker that owns its volume, `depth` at a time there.
+  /// is read by the worker that owns its volume, `depth` at a time there. `count` is of all
+  /// workers together, shared out evenly among those that own any of the volumes.
   /// 400: a parameter that makes no sense. 409: one is under way. 503: not now.
   HttpResponse start(const HttpRequest& request,
                      const std::vector<std::unique_ptr<Worker>>& workers);

@@ -13,6 +13,7 @@ std::string peers_json(const PeerConnections* peers) {
                     {"role", peer.target ? "target" : "gateway"},
                     {"worker", peer.worker},
                     {"target_worker", peer.target_worker},
+                    {"discovered", peer.guessed},
                     {"state", peer.state},
                     {"error", peer.error},
                     {"key_id", peer.key_id}});

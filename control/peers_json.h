@@ -8,7 +8,8 @@
 
 namespace kelp {
 
-/// {"peers": [{"address", "node", "role", "worker", "target_worker", "state", "error", "key_id"}],
+/// {"peers": [{"address", "node", "role", "worker", "target_worker", "discovered", "state",
+/// "error", "key_id"}],
 ///  "counters": {"accepted", "refused", "connected", "failed"}}; null `peers`: nothing is
 ///  configured.
 std::string peers_json(const PeerConnections* peers);

@@ -208,20 +208,11 @@ void Gateway::answer(Read& read, const ReadOutcome& outcome, kelp_path path) {
   set_timer(read, std::nullopt);
   --counters_.in_flight;
   ++(outcome.status == KELP_OK ? counters_.answered : counters_.failed);
-  const PeerIndex peer = outcome.status == KELP_OK ? kelpd_beside(read.server) : kNoPeer;
+  const bool told = options_.peers != nullptr && outcome.status == KELP_OK;
+  const PeerIndex peer = told ? options_.peers->beside(read.server) : kNoPeer;
   read.lane.answers.try_push({read.request.op, outcome, path, read.attempts, peer});
   answered_[static_cast<std::size_t>(read.key >> 32)] = true;
   reads_.erase(read.key);
-}
-
-/// The kelpd on the host of that volume server.
-PeerIndex Gateway::kelpd_beside(const std::string& server) const {
-  if (options_.kelpds.empty()) return kNoPeer;
-  const Result<ServerAddress> address = parse_server_address(server);
-  for (PeerIndex peer = 0; address && peer < options_.kelpds.size(); ++peer) {
-    if (options_.kelpds[peer].host == address->host) return peer;
-  }
-  return kNoPeer;
 }
 
 void Gateway::set_timer(Read& read, std::optional<Clock::time_point> when) {

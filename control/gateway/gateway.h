@@ -29,6 +29,7 @@
 #include "control/gateway/retry_budget.h"
 #include "control/gateway/server_address.h"
 #include "control/http_client.h"
+#include "control/peers/peer_directory.h"
 #include "dataplane/worker/remote_lane.h"
 #include "dataplane/worker/waker.h"
 #include "shm_ring/hints.h"
@@ -44,7 +45,7 @@ struct GatewayOptions {
   std::string data_center;
   std::vector<ServerAddress> allowed;  ///< may be named by callers though no master lists them
   std::vector<ServerAddress> local;    ///< volume servers of this host: asked first
-  std::vector<ServerAddress> kelpds;   ///< of other hosts; a PeerIndex is an index of it
+  PeerDirectory* peers = nullptr;      ///< kelpds of other hosts; outlives the gateway
   std::string read_key;                ///< secret; empty: no tokens are made
   std::chrono::milliseconds connect_timeout{1000};
   std::uint32_t connections_per_server = 64;
@@ -142,7 +143,6 @@ class Gateway {
   void run_timers();
   Read* find(Key key, std::uint64_t number);
   Server& server(const std::string& name);
-  PeerIndex kelpd_beside(const std::string& server) const;
   void forget_servers();
 
   const GatewayOptions options_;

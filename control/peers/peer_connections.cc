@@ -23,16 +23,17 @@ constexpr std::uint16_t kSlots = 64;
 constexpr std::chrono::milliseconds kShortestPause{100};
 constexpr std::chrono::milliseconds kLongestPause{2000};
 constexpr std::chrono::seconds kLasting{2};
+/// Until a kelpd that is guessed and was not there, or one that has long been gone, is looked for
+/// again.
+constexpr std::chrono::seconds kAbsentPause{60};
+constexpr std::uint32_t kLongGone = 60;  // failures in a row
+/// Without a descriptor for the next connection the listeners are not looked at for so long.
+constexpr std::chrono::milliseconds kListenersPause{100};
 /// Ids of listeners in the epoll set are their index; talks come behind.
 constexpr std::uint64_t kFirstTalk = 1024;
+constexpr std::uint64_t kNames = kFirstTalk - 1;
 
-struct SocketAddress {
-  sockaddr_storage storage{};
-  socklen_t length = 0;
-
-  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-};
-
+/// nullopt: its host is a name.
 std::optional<SocketAddress> resolve(const ServerAddress& address) {
   SocketAddress made;
   auto* const four = reinterpret_cast<sockaddr_in*>(&made.storage);
@@ -52,6 +53,11 @@ std::optional<SocketAddress> resolve(const ServerAddress& address) {
   return std::nullopt;
 }
 
+void set_port(SocketAddress& address, std::uint16_t port) {
+  // In the same place of both kinds.
+  reinterpret_cast<sockaddr_in&>(address.storage).sin_port = ::htons(port);
+}
+
 ServerAddress address_of(const sockaddr_storage& storage) {
   std::array<char, INET6_ADDRSTRLEN> text{};
   if (storage.ss_family == AF_INET) {
@@ -62,11 +68,6 @@ ServerAddress address_of(const sockaddr_storage& storage) {
   const auto& six = reinterpret_cast<const sockaddr_in6&>(storage);
   ::inet_ntop(AF_INET6, &six.sin6_addr, text.data(), text.size());
   return {text.data(), ::ntohs(six.sin6_port)};
-}
-
-bool is_loopback(const ServerAddress& address) {
-  return address.host.starts_with("127.") || address.host == "::1" ||
-         address.host.starts_with("::ffff:127.");
 }
 
 void tune(int socket) {
@@ -82,33 +83,54 @@ void tune(int socket) {
   ::setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
 }
 
+constexpr const char* kNeedsKey =
+    " is on another host, and there is no peer.keys_file (or say peer.allow_unauthenticated = "
+    "true)";
+
 std::string error_text(int error) {
   return std::generic_category().message(error);
 }
 
+/// accept() would say so again at once: the listener stays readable.
+bool has_no_room(int error) {
+  return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
+void log_refused(const std::string& peer, const std::string& why) {
+  static LogLimiter limiter("a peer was refused");
+  if (limiter.allow()) log_info("a peer was refused", {{"peer", peer}, {"reason", why}});
+}
+
 }  // namespace
 
-Result<std::unique_ptr<PeerConnections>> PeerConnections::create(PeerOptions options) {
-  std::unique_ptr<PeerConnections> made(new PeerConnections(std::move(options)));
+Result<std::unique_ptr<PeerConnections>> PeerConnections::create(PeerOptions options,
+                                                                 Waker* control) {
+  std::unique_ptr<PeerConnections> made(new PeerConnections(std::move(options), control));
   if (!made->epoll_) return system_error("cannot make the epoll set of peers");
   for (const ServerAddress& address : made->options_.listen) {
     if (auto listens = made->listen_at(address); !listens) return tl::unexpected(listens.error());
   }
-  for (const ServerAddress& address : made->options_.kelpds) {
-    if (!resolve(address)) {
-      return plain_error("peer.kelpds: " + address.text() + " is not an IP address and a port");
-    }
-    if (!made->may_go_without_key(address)) {
-      return plain_error("peer.kelpds: " + address.text() +
-                         " is on another host, and there is no peer.keys_file (or say "
-                         "peer.allow_unauthenticated = true)");
+  for (const KnownPeer& peer : made->options_.kelpds) {
+    // Of a name it is known once its address is.
+    if (resolve(peer.kelpd) && !made->may_go_without_key(peer.kelpd)) {
+      return plain_error("peer.kelpds: " + peer.kelpd.text() + kNeedsKey);
     }
   }
   return made;
 }
 
-PeerConnections::PeerConnections(PeerOptions options)
-    : options_(std::move(options)), epoll_(::epoll_create1(EPOLL_CLOEXEC)) {}
+PeerConnections::PeerConnections(PeerOptions options, Waker* control)
+    : options_(std::move(options)),
+      epoll_(::epoll_create1(EPOLL_CLOEXEC)),
+      directory_(options_.kelpds,
+                 {options_.discover, options_.keys.empty() && !options_.allow_unauthenticated,
+                  options_.listen},
+                 control) {
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = kNames;
+  ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, names_.fd(), &event);
+}
 
 PeerConnections::~PeerConnections() = default;
 
@@ -149,12 +171,17 @@ Result<void> PeerConnections::listen_at(const ServerAddress& address) {
 
 void PeerConnections::start(std::vector<Worker*> workers) {
   workers_ = std::move(workers);
-  for (PeerIndex peer = 0; peer < options_.kelpds.size(); ++peer) {
+  run();
+}
+
+void PeerConnections::meet_new_peers() {
+  for (KnownPeer& peer : directory_.from(known_.size())) {
+    const auto index = static_cast<PeerIndex>(known_.size());
+    known_.push_back(std::move(peer));
     for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
-      dials_.push_back({.peer = peer, .worker = worker, .error = {}});
+      dials_.push_back({.peer = index, .worker = worker, .error = {}});
     }
   }
-  run();
 }
 
 void PeerConnections::stop() {
@@ -167,6 +194,7 @@ std::optional<std::chrono::milliseconds> PeerConnections::timeout() const {
   if (stopped_) return std::nullopt;
   std::optional<Clock::time_point> next;
   const auto sooner = [&](Clock::time_point when) { next = next ? std::min(*next, when) : when; };
+  if (listeners_pause_end_) sooner(*listeners_pause_end_);
   for (const auto& [id, talk] : talks_) sooner(talk.end);
   for (const Dial& each : dials_) {
     if (each.state == Dial::State::kWaiting) sooner(each.next);
@@ -179,17 +207,21 @@ std::optional<std::chrono::milliseconds> PeerConnections::timeout() const {
 void PeerConnections::run() {
   if (stopped_) return;
   take_ended();
+  meet_new_peers();
   std::array<epoll_event, 64> events;
   const int count = ::epoll_wait(epoll_.get(), events.data(), static_cast<int>(events.size()), 0);
   for (int i = 0; i < count; ++i) {
     const epoll_event& event = events[static_cast<std::size_t>(i)];
-    if (event.data.u64 < kFirstTalk) {
+    if (event.data.u64 == kNames) {
+      take_names();
+    } else if (event.data.u64 < kFirstTalk) {
       accept_from(listeners_[event.data.u64].get());
     } else {
       go_on(event.data.u64, event.events);
     }
   }
   const Clock::time_point now = Clock::now();
+  if (listeners_pause_end_ && *listeners_pause_end_ <= now) pause_listeners(false);
   std::vector<std::uint64_t> late;
   for (const auto& [id, talk] : talks_) {
     if (talk.end <= now) late.push_back(id);
@@ -208,6 +240,10 @@ void PeerConnections::accept_from(int listener) {
     socklen_t length = sizeof storage;
     UniqueFd socket(::accept4(listener, reinterpret_cast<sockaddr*>(&storage), &length,
                               SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!socket && has_no_room(errno)) {
+      if (let_go_of_oldest_stranger()) continue;
+      return pause_listeners(true);
+    }
     if (!socket) return;
     ++counters_.accepted;
     const ServerAddress address = address_of(storage);
@@ -218,11 +254,7 @@ void PeerConnections::accept_from(int listener) {
     }
     const auto strangers = std::ranges::count_if(
         talks_, [](const auto& each) { return each.second.target != nullptr; });
-    if (static_cast<std::size_t>(strangers) >= kMostHalfOpen) {
-      const auto oldest = std::ranges::find_if(
-          talks_, [](const auto& each) { return each.second.target != nullptr; });
-      failed(oldest->first, "others come after it");
-    }
+    if (static_cast<std::size_t>(strangers) >= kMostHalfOpen) let_go_of_oldest_stranger();
     tune(socket.get());
     wire::TargetTerms terms;
     terms.workers = static_cast<std::uint16_t>(workers_.size());
@@ -239,15 +271,62 @@ void PeerConnections::accept_from(int listener) {
   }
 }
 
+/// False: there is none.
+bool PeerConnections::let_go_of_oldest_stranger() {
+  const auto oldest =
+      std::ranges::find_if(talks_, [](const auto& each) { return each.second.target != nullptr; });
+  if (oldest == talks_.end()) return false;
+  failed(oldest->first, "others come after it");
+  return true;
+}
+
+void PeerConnections::pause_listeners(bool pause) {
+  listeners_pause_end_.reset();
+  if (pause) listeners_pause_end_ = Clock::now() + kListenersPause;
+  for (std::size_t index = 0; index < listeners_.size(); ++index) {
+    epoll_event event{};
+    event.events = pause ? 0U : EPOLLIN;
+    event.data.u64 = index;
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_MOD, listeners_[index].get(), &event);
+  }
+}
+
 void PeerConnections::dial(std::size_t which) {
+  const ServerAddress& kelpd = known_[dials_[which].peer].kelpd;
+  if (const auto where = resolve(kelpd)) return connect(which, *where);
+  dials_[which].state = Dial::State::kResolving;
+  names_.ask(kelpd.host);
+}
+
+void PeerConnections::take_names() {
+  while (const std::optional<NameAnswer> answer = names_.take()) {
+    for (std::size_t which = 0; which < dials_.size(); ++which) {
+      const Dial& each = dials_[which];
+      const ServerAddress& kelpd = known_[each.peer].kelpd;
+      if (each.state != Dial::State::kResolving || kelpd.host != answer->host) continue;
+      if (answer->addresses.empty()) {
+        dial_failed(which, answer->error);
+        continue;
+      }
+      // The next one after each failure.
+      SocketAddress where = answer->addresses[each.failures % answer->addresses.size()];
+      set_port(where, kelpd.port);
+      if (may_go_without_key(address_of(where.storage))) {
+        connect(which, where);
+      } else {
+        dial_failed(which, address_of(where.storage).text() + kNeedsKey);
+      }
+    }
+  }
+}
+
+void PeerConnections::connect(std::size_t which, const SocketAddress& where) {
   Dial& wanted = dials_[which];
-  const auto where = resolve(options_.kelpds[wanted.peer]);
   const auto nonce = wire::fresh_nonce();
-  UniqueFd socket(
-      ::socket(where->storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  UniqueFd socket(::socket(where.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket || !nonce) return dial_failed(which, error_text(errno));
   tune(socket.get());
-  if (::connect(socket.get(), where->get(), where->length) != 0 && errno != EINPROGRESS) {
+  if (::connect(socket.get(), where.get(), where.length) != 0 && errno != EINPROGRESS) {
     return dial_failed(which, error_text(errno));
   }
   wanted.state = Dial::State::kTalking;
@@ -262,7 +341,7 @@ void PeerConnections::dial(std::size_t which) {
   talk.socket = std::move(socket);
   talk.gateway = std::make_unique<wire::GatewayHandshake>(offer, options_.keys);
   talk.unsent = talk.gateway->take_output();
-  talk.address = options_.kelpds[wanted.peer].text();
+  talk.address = known_[wanted.peer].kelpd.text();
   talk.end = Clock::now() + wire::kHandshakeLimit;
   talk.dial = which;
   watch(id, true);
@@ -350,6 +429,7 @@ void PeerConnections::agreed(std::uint64_t id) {
     }
     ++counters_.connected;
     wanted.state = Dial::State::kUp;
+    wanted.was_up = true;
     wanted.up_since = Clock::now();
     wanted.error.clear();
     wanted.key_id = agreement.key_id;
@@ -364,7 +444,7 @@ void PeerConnections::agreed(std::uint64_t id) {
   if (static_cast<std::size_t>(of_worker) >= kMostLinksOfOneWorker ||
       !workers_[worker]->add_link(std::move(link))) {
     ++counters_.refused;
-    return;
+    return log_refused(talk.address, "the worker has too many connections");
   }
   accepted_.push_back({talk.address, agreement.node, worker, agreement.key_id, id});
   static LogLimiter limiter("a gateway has connected");
@@ -390,20 +470,23 @@ void PeerConnections::failed(std::uint64_t id, const std::string& why) {
   const Talk talk = std::move(talks_.extract(id).mapped());
   if (talk.gateway != nullptr) return dial_failed(talk.dial, why);
   ++counters_.refused;
-  static LogLimiter limiter("a peer was refused");
-  if (limiter.allow()) log_info("a peer was refused", {{"peer", talk.address}, {"reason", why}});
+  log_refused(talk.address, why);
 }
 
 void PeerConnections::dial_failed(std::size_t which, std::string why) {
   Dial& wanted = dials_[which];
   ++counters_.failed;
-  if (wanted.failures == 0) {
+  const bool absent = known_[wanted.peer].guessed && !wanted.was_up;
+  if (wanted.failures == 0 && !absent) {
     log_warning("no connection to a kelpd; its volumes are read over HTTP",
-                {{"peer", options_.kelpds[wanted.peer].text()}, {"reason", why}});
+                {{"peer", known_[wanted.peer].kelpd.text()}, {"reason", why}});
   }
-  const auto pause = kShortestPause * (1 << std::min(wanted.failures++, 8U));
+  const bool long_gone = known_[wanted.peer].guessed && wanted.failures >= kLongGone;
+  Clock::duration pause = kShortestPause * (1 << std::min(wanted.failures++, 8U));
+  pause = std::min<Clock::duration>(pause, kLongestPause);
+  if (absent || long_gone) pause = kAbsentPause;
   wanted.state = Dial::State::kWaiting;
-  wanted.next = Clock::now() + std::min<Clock::duration>(pause, kLongestPause);
+  wanted.next = Clock::now() + pause;
   wanted.error = std::move(why);
 }
 
@@ -412,7 +495,13 @@ void PeerConnections::take_ended() {
     while (const std::optional<LinkEnded> ended = workers_[worker]->take_ended_link()) {
       if (ended->role == NewLink::Role::kTarget) {
         const auto found = std::ranges::find(accepted_, ended->id, &Accepted::id);
-        if (found != accepted_.end()) accepted_.erase(found);
+        if (found == accepted_.end()) continue;
+        static LogLimiter limiter("a gateway's connection has ended");
+        if (limiter.allow()) {
+          log_info("a gateway's connection has ended",
+                   {{"peer", found->address}, {"node", found->node}});
+        }
+        accepted_.erase(found);
         continue;
       }
       for (std::size_t which = 0; which < dials_.size(); ++which) {
@@ -429,20 +518,24 @@ void PeerConnections::take_ended() {
 }
 
 std::vector<PeerReport> PeerConnections::reports() const {
-  constexpr const char* kStates[] = {"waiting", "connecting", "up"};
+  constexpr const char* kStates[] = {"waiting", "connecting", "connecting", "up"};
   std::vector<PeerReport> reports;
   for (const Dial& each : dials_) {
-    reports.push_back({options_.kelpds[each.peer].text(),
+    const KnownPeer& peer = known_[each.peer];
+    const bool absent = peer.guessed && !each.was_up && each.state == Dial::State::kWaiting;
+    reports.push_back({peer.kelpd.text(),
                        {},
                        true,
+                       peer.guessed,
                        each.worker,
                        each.target_worker,
-                       kStates[static_cast<std::size_t>(each.state)],
+                       absent ? "absent" : kStates[static_cast<std::size_t>(each.state)],
                        each.error,
-                       each.key_id});
+                       each.state == Dial::State::kUp ? each.key_id : 0});
   }
   for (const Accepted& each : accepted_) {
-    reports.push_back({each.address, each.node, false, 0, each.worker, "up", {}, each.key_id});
+    reports.push_back(
+        {each.address, each.node, false, false, 0, each.worker, "up", {}, each.key_id});
   }
   return reports;
 }

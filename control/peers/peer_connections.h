@@ -15,6 +15,8 @@
 #include <vector>
 
 #include "control/gateway/server_address.h"
+#include "control/peers/name_lookup.h"
+#include "control/peers/peer_directory.h"
 #include "dataplane/wire/handshake.h"
 #include "dataplane/worker/worker.h"
 #include "shm_ring/result.h"
@@ -24,7 +26,8 @@ namespace kelp {
 
 struct PeerOptions {
   std::vector<ServerAddress> listen;  ///< where gateways of other hosts connect
-  std::vector<ServerAddress> kelpds;  ///< targets of other hosts; a PeerIndex is an index of it
+  std::vector<KnownPeer> kelpds;      ///< targets of other hosts
+  bool discover = false;              ///< and those at the usual port of volume servers' hosts
   wire::PeerKeys keys;                ///< none: only within this host, unless
   bool allow_unauthenticated = false;
   std::string node;  ///< what we call ourselves
@@ -32,12 +35,13 @@ struct PeerOptions {
 
 /// What is known of a connection, for people to look at.
 struct PeerReport {
-  std::string address;  ///< of a target as configured, of a gateway as it came
-  std::string node;     ///< of a gateway; untrusted
-  bool target = false;  ///< we ask it; else it asks us
+  std::string address;   ///< of a target as configured, of a gateway as it came
+  std::string node;      ///< of a gateway; untrusted
+  bool target = false;   ///< we ask it; else it asks us
+  bool guessed = false;  ///< nobody configured it
   std::uint32_t worker = 0;
   std::uint32_t target_worker = 0;
-  std::string state;  ///< "up", "connecting", "waiting"
+  std::string state;  ///< "up", "connecting", "waiting", "absent"
   std::string error;  ///< why it is not up
   std::uint32_t key_id = 0;
 };
@@ -52,7 +56,9 @@ struct PeerCounters {
 class PeerConnections {
  public:
   /// Opens the listeners. Privileges are not dropped yet: ports below 1024 may be among them.
-  static Result<std::unique_ptr<PeerConnections>> create(PeerOptions options);
+  /// `control` is told when run() has something new to do.
+  static Result<std::unique_ptr<PeerConnections>> create(PeerOptions options,
+                                                         Waker* control = nullptr);
   ~PeerConnections();
 
   /// The workers to connect; they outlive this. Begins.
@@ -62,6 +68,9 @@ class PeerConnections {
   void run();
   /// No new connections, in either direction.
   void stop();
+
+  /// For whoever finds out where volumes are. Any thread.
+  PeerDirectory& directory() noexcept { return directory_; }
 
   std::vector<PeerReport> reports() const;
   PeerCounters counters() const noexcept { return counters_; }
@@ -89,7 +98,13 @@ class PeerConnections {
     PeerIndex peer = 0;
     std::uint32_t worker = 0;
     std::uint16_t target_worker = 0;
-    enum class State : std::uint8_t { kWaiting, kTalking, kUp } state = State::kWaiting;
+    enum class State : std::uint8_t {
+      kWaiting,
+      kResolving,
+      kTalking,
+      kUp,
+    } state = State::kWaiting;
+    bool was_up = false;  // ever
     Clock::time_point next{};
     std::uint32_t failures = 0;  // since one that lasted
     Clock::time_point up_since{};
@@ -103,11 +118,16 @@ class PeerConnections {
     std::uint64_t id = 0;  // of its link
   };
 
-  explicit PeerConnections(PeerOptions options);
+  PeerConnections(PeerOptions options, Waker* control);
   Result<void> listen_at(const ServerAddress& address);
   bool may_go_without_key(const ServerAddress& address) const;
   void accept_from(int listener);
+  bool let_go_of_oldest_stranger();
+  void pause_listeners(bool pause);
+  void meet_new_peers();
   void dial(std::size_t which);
+  void connect(std::size_t which, const SocketAddress& where);
+  void take_names();
   void go_on(std::uint64_t id, std::uint32_t events);
   bool send_and_receive(Talk& talk, std::uint32_t events, std::string& error);
   void agreed(std::uint64_t id);
@@ -121,8 +141,12 @@ class PeerConnections {
   std::vector<Worker*> workers_;
   UniqueFd epoll_;
   std::vector<UniqueFd> listeners_;
+  std::optional<Clock::time_point> listeners_pause_end_;
   std::map<std::uint64_t, Talk> talks_;
   std::uint64_t last_id_ = 0;
+  PeerDirectory directory_;
+  std::vector<KnownPeer> known_;  // of it, so far; by PeerIndex
+  NameLookup names_;
   std::vector<Dial> dials_;
   std::vector<Accepted> accepted_;
   PeerCounters counters_;

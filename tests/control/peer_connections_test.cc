@@ -166,14 +166,47 @@ TEST_CASE("other hosts are not spoken to without a key, unless somebody says so"
   options.keys = keys(kKey);
   CHECK(PeerConnections::create(options));
   PeerOptions dialling;
-  dialling.kelpds = {{"192.0.2.1", 18516}};
+  dialling.kelpds = {{{"192.0.2.1", 18516}}};
   const auto refused = PeerConnections::create(dialling);
   REQUIRE_FALSE(refused);
   CHECK(refused.error().what.find("peer.kelpds") != std::string::npos);
   CHECK(refused.error().what.find("peer.keys_file") != std::string::npos);
-  dialling.kelpds = {{"storage.example", 18516}};
   dialling.keys = keys(kKey);
-  CHECK_FALSE(PeerConnections::create(dialling));
+  CHECK(PeerConnections::create(dialling));
+}
+
+TEST_CASE("a name is looked up, and what cannot be found is said and tried again") {
+  const std::uint16_t port = free_port();
+  PeerOptions options;
+  // RFC 6761: a name that nobody may have.
+  options.kelpds = {{{"localhost", port}}, {{"kelp.invalid", 18516}}};
+  Door gateway(options);
+  Door target(listening(port));
+  CHECK(gateway.until([&] {
+    target.connections->run();
+    const auto reports = gateway.connections->reports();
+    return reports.at(0).state == "up" && reports.at(1).error.find("kelp.invalid") < 200;
+  }));
+  CHECK(gateway.connections->reports().at(1).state != "up");
+}
+
+TEST_CASE(
+    "a kelpd that is guessed is looked for once, and its absence is no failure of anybody's") {
+  PeerOptions options;
+  options.discover = true;
+  options.allow_unauthenticated = true;
+  Door gateway(options);
+  CHECK(gateway.connections->directory().beside("127.0.0.91:8080") == 0);
+  CHECK(gateway.connections->directory().beside("127.0.0.91:8081") == 0);
+  REQUIRE(gateway.until([&] { return gateway.connections->counters().failed == 1; }));
+  const auto end = std::chrono::steady_clock::now() + std::chrono::milliseconds(500);
+  gateway.until([&] { return std::chrono::steady_clock::now() > end; });
+  CHECK(gateway.connections->counters().failed == 1);
+  const auto reports = gateway.connections->reports();
+  REQUIRE(reports.size() == 1);
+  CHECK(reports[0].address == "127.0.0.91:18516");
+  CHECK(reports[0].guessed);
+  CHECK(reports[0].state == "absent");
 }
 
 TEST_CASE("a port that is taken is said at start") {
@@ -187,7 +220,7 @@ TEST_CASE("a port that is taken is said at start") {
 TEST_CASE("a target that is not there is tried again, less and less often; then it is reached") {
   const std::uint16_t port = free_port();
   PeerOptions options;
-  options.kelpds = {{"127.0.0.1", port}};
+  options.kelpds = {{{"127.0.0.1", port}}};
   Door gateway(options);
   REQUIRE(gateway.until([&] { return gateway.connections->counters().failed >= 3; }));
   CHECK(gateway.connections->reports().at(0).state != "up");
