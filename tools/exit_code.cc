@@ -48,6 +48,6 @@ const char* const kExitCodeHelp =
     "   4  wrong cookie             12  denied\n"
     "   5  expired                  13  no daemon, refused or disconnected\n"
     "   6  corrupt                  14  cannot write the output\n"
-    "   7  only HTTP can answer\n";
+    "   7  only HTTP can answer     20  loadgen: some requests ended with an error\n";
 
 }  // namespace kelp

@@ -21,6 +21,7 @@ enum class ExitCode : int {
   kDenied = 12,
   kNoDaemon = 13,
   kCannotWrite = 14,
+  kReadsFailed = 20,  ///< of many; what each ended with is in the output
 };
 
 /// The exit code of a call or read that ended with `status`.

@@ -14,6 +14,7 @@
 #include "tools/control_command.h"
 #include "tools/control_views.h"
 #include "tools/doctor.h"
+#include "tools/loadgen_command.h"
 #include "tools/output_file.h"
 #include "tools/read_command.h"
 #include "tools/stat_command.h"
@@ -58,6 +59,16 @@ constexpr const char* kStatsFooter =
 constexpr const char* kPeersFooter =
     "\nRole target: this daemon asks the peer. Role gateway: the peer asks this daemon.\n"
     "Exits with 0 whether they are up or not, with 13 when there is no daemon.\n";
+
+constexpr const char* kLoadgenFooter =
+    "\nThe workers read the needles themselves, in turn, over and over: what reads cost without a\n"
+    "program and its rings. At most 512 file ids. Ctrl-C ends the load and shows what there is; a\n"
+    "second one does not wait for the reads in flight.\n"
+    "Exits with 0 when every request was ok, with 20 when some ended with an error.\n"
+    "\n"
+    "Examples:\n"
+    "  kelpctl loadgen 3,01637037d6 --depth 16\n"
+    "  kelpctl loadgen --fids needles.txt --depth 64 --size 65536 --duration 30 --json\n";
 
 constexpr const char* kDoctorFooter =
     "\nA line per check: ok, warn or fail, and what to do. Exits with 0 unless something fails.\n";
@@ -165,6 +176,7 @@ class Commands {
     health->callback(
         [this] { command_ = [this] { return run_health(common_, stdout_has_colour()); }; });
     add_stats();
+    add_loadgen();
     add_control("volumes", "List the volumes the daemon knows", &view_volumes);
     add_control("clients", "List the programs that are attached", &view_clients);
     add_control("peers", "List the connections with kelpds of other hosts", &view_peers)
@@ -191,6 +203,30 @@ class Commands {
         if (stats_.watch_s != 0) return watch_stats(common_, stats_.watch_s);
         return run_control(common_, "/stats", &view_stats, stdout_has_colour());
       };
+    });
+  }
+
+  void add_loadgen() {
+    CLI::App* load =
+        app_.add_subcommand("loadgen", "Have the workers read needles, and show how fast they are");
+    load->footer(kLoadgenFooter);
+    const auto add_number = [load](const char* name, auto& value, const char* unit,
+                                   const char* help) {
+      load->add_option(name, value, help)->type_name(unit)->check(whole_number_from(1));
+    };
+    CLI::Option* fids = load->add_option("FID", loadgen_.fids, "File ids: 3,01637037d6");
+    load->add_option("--fids", loadgen_.fids_file, "File ids, one per line, of FILE; - is stdin")
+        ->type_name("FILE")
+        ->excludes(fids);
+    add_number("--depth", loadgen_.depth, "N", "Reads in flight, of each worker (1)");
+    add_number("--size", loadgen_.size, "BYTES", "Bytes of each read, at most (1048576)");
+    load->add_option("--duration", loadgen_.duration_s, "How long, at most (10)")
+        ->type_name("S")
+        ->check(CLI::Range(1u, kMaxLoadS));
+    add_number("--count", loadgen_.count, "N", "Requests in all, at most");
+    add_number("--timeout", loadgen_.timeout_ms, "MS", "Longest wait for one request (5000)");
+    load->callback([this] {
+      command_ = [this] { return run_loadgen(common_, loadgen_, stdout_has_colour()); };
     });
   }
 
@@ -229,6 +265,7 @@ class Commands {
   ReadOptions read_;
   TraceOptions trace_;
   StatsOptions stats_;
+  LoadgenOptions loadgen_;
   DoctorOptions doctor_;
   std::function<Outcome<void>()> command_;
 };

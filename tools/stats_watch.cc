@@ -62,12 +62,6 @@ const json* worker_of(const json& stats, const std::string& id) {
   return nullptr;
 }
 
-std::string fixed(double value, int digits) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%.*f", digits, value);
-  return text;
-}
-
 Table table_of(const std::vector<WorkerRates>& rates) {
   Table table({{"WORKER", true},
                {"READS/s", true},

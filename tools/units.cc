@@ -60,4 +60,10 @@ std::string human_ttl(std::uint32_t minutes) {
   return std::to_string(minutes) + " min";
 }
 
+std::string fixed(double value, int digits) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%.*f", digits, value);
+  return text;
+}
+
 }  // namespace kelp

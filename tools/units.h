@@ -18,4 +18,7 @@ std::string human_time(std::uint64_t unix_seconds);
 /// A SeaweedFS TTL: the largest unit that divides it, "3 d"; "none" for 0.
 std::string human_ttl(std::uint32_t minutes);
 
+/// `value` with so many digits behind the point.
+std::string fixed(double value, int digits);
+
 }  // namespace kelp

@@ -2,6 +2,8 @@
 
 #include <doctest/doctest.h>
 
+#include <numeric>
+
 #include "tools/exit_code.h"
 #include "tools/run_kelpctl.h"
 #include "tools/stand_in_kelp.h"
@@ -17,14 +19,17 @@ TEST_CASE("help names the commands and every exit code") {
   CHECK(ran.code == 0);
   CHECK(ran.err.empty());
   for (const char* command :
-       {"read", "stat", "trace", "health", "stats", "volumes", "clients", "peers", "config",
-        "doctor", "reload", "disable", "enable", "drain"}) {
+       {"read", "stat", "trace", "health", "stats", "loadgen", "volumes", "clients", "peers",
+        "config", "doctor", "reload", "disable", "enable", "drain"}) {
     CAPTURE(command);
     CHECK(contains(ran.out, command));
   }
   CHECK(contains(ran.out, kelp::kExitCodeHelp));
   const std::string docs = kelp::test::read_text(KELP_SOURCE_DIR "/docs/kelpctl.md");
-  for (int code = 0; code <= 14; ++code) {
+  std::vector<int> codes(15);
+  std::iota(codes.begin(), codes.end(), 0);
+  codes.push_back(20);
+  for (const int code : codes) {
     CAPTURE(code);
     CHECK(contains(ran.out, std::to_string(code) + "  "));
     CHECK(contains(docs, "| " + std::to_string(code) + " |"));
@@ -39,6 +44,10 @@ TEST_CASE("each command has help of its own") {
   }
   CHECK(contains(run({"health", "--help"}).out, "degraded"));
   CHECK(contains(run({"trace", "--help"}).out, "--timeout"));
+  const Ran load = run({"loadgen", "--help"});
+  for (const char* option : {"--fids", "--depth", "--size", "--duration", "--count", "--timeout"}) {
+    CHECK(contains(load.out, option));
+  }
   CHECK(contains(run({"peers", "--help"}).out, "Role gateway"));
 }
 
@@ -65,6 +74,18 @@ TEST_CASE("a command line that makes no sense exits with 2") {
       {"trace", "nonsense"},
       {"trace", "3,01637037d6", "--timeout", "0"},
       {"trace", "3,01637037d6", "--offset", "1"},
+      {"loadgen"},
+      {"loadgen", "nonsense"},
+      {"loadgen", "3,01637037d6", "nonsense"},
+      {"loadgen", "3,01637037d6", "--fids", "-"},
+      {"loadgen", "--fids"},
+      {"loadgen", "--fids", "/nowhere/fids"},
+      {"loadgen", "3,01637037d6", "--depth", "0"},
+      {"loadgen", "3,01637037d6", "--size", "-1"},
+      {"loadgen", "3,01637037d6", "--duration", "0"},
+      {"loadgen", "3,01637037d6", "--duration", "601"},
+      {"loadgen", "3,01637037d6", "--count", "0"},
+      {"loadgen", "3,01637037d6", "--timeout", "x"},
       {"health", "stray"},
       {"peers", "stray"},
       {"stats", "--watch", "0"},

@@ -26,7 +26,8 @@ struct Ran {
 
 struct Streams {
   std::string out_path = {};  ///< empty: a file whose content becomes Ran::out
-  bool close_out = false;
+  std::string err_path = {};  ///< the same of Ran::err; run_program() only
+  bool close_out = false;     ///< run() only
 };
 
 /// argv of a program: pointers into `words`, which outlive it, and the null at its end.
@@ -44,24 +45,32 @@ inline int wait_for(pid_t child) {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
+/// Starts the executable with its stdout and stderr in these files, and does not wait for it.
 /// Spawned, not forked: a fork of a process with threads may inherit a lock nobody will release.
-inline Ran run_program(std::vector<std::string> words, const Streams& streams = {}) {
-  const TempDir dir;
-  const std::string out = streams.out_path.empty() ? dir / "out" : streams.out_path;
+inline pid_t start_program(std::vector<std::string> words, const std::string& out,
+                           const std::string& err) {
   words.insert(words.begin(), KELPCTL_PROGRAM);
   posix_spawn_file_actions_t actions;
   ::posix_spawn_file_actions_init(&actions);
   ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, out.c_str(), O_WRONLY | O_CREAT,
                                      0600);
-  ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, (dir / "err").c_str(),
-                                     O_WRONLY | O_CREAT, 0600);
+  ::posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, err.c_str(), O_WRONLY | O_CREAT,
+                                     0600);
   pid_t child = -1;
   const int error =
       ::posix_spawn(&child, KELPCTL_PROGRAM, &actions, nullptr, to_argv(words).data(), environ);
   ::posix_spawn_file_actions_destroy(&actions);
   if (error != 0) throw std::runtime_error("cannot run " KELPCTL_PROGRAM);
-  const int code = wait_for(child);
-  return {code, streams.out_path.empty() ? read_text(out) : "", read_text(dir / "err")};
+  return child;
+}
+
+inline Ran run_program(std::vector<std::string> words, const Streams& streams = {}) {
+  const TempDir dir;
+  const std::string out = streams.out_path.empty() ? dir / "out" : streams.out_path;
+  const std::string err = streams.err_path.empty() ? dir / "err" : streams.err_path;
+  const int code = wait_for(start_program(std::move(words), out, err));
+  return {code, streams.out_path.empty() ? read_text(out) : "",
+          streams.err_path.empty() ? read_text(err) : ""};
 }
 
 inline Ran run(std::vector<std::string> words, const Streams& streams = {}) {

@@ -13,6 +13,12 @@ TEST_CASE("bytes keep four digits at most") {
   CHECK(kelp::human_bytes(UINT64_MAX) == "16.0 EiB");
 }
 
+TEST_CASE("a number has as many digits behind the point as asked for") {
+  CHECK(kelp::fixed(1.25, 0) == "1");
+  CHECK(kelp::fixed(12.345678, 3) == "12.346");
+  CHECK(kelp::fixed(1e300, 2).size() < 64);
+}
+
 TEST_CASE("durations keep their two largest units") {
   CHECK(kelp::human_duration(0) == "0 s");
   CHECK(kelp::human_duration(59) == "59 s");

@@ -10,7 +10,7 @@
 namespace kelp::bench {
 
 /// Answers were not what they should have been; beside tools/exit_code.h's codes.
-constexpr ExitCode kReadsFailed{20};
+constexpr ExitCode kReadsFailed = ExitCode::kReadsFailed;
 constexpr ExitCode kWrongBytes{21};
 
 struct CloseConnection {

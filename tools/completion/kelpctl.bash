@@ -2,7 +2,7 @@
 
 _kelpctl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands="read stat trace health stats volumes clients peers config doctor reload disable enable drain"
+  local commands="read stat trace health stats loadgen volumes clients peers config doctor reload disable enable drain"
   local everywhere="--run-dir --json --help --version" command="" word
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     if [[ " $commands " == *" $word "* ]]; then
@@ -13,8 +13,8 @@ _kelpctl() {
   COMPREPLY=()
   case $previous in
     --run-dir | --volume-dir) mapfile -t COMPREPLY < <(compgen -d -- "$current"); return ;;
-    --output | -o) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
-    --offset | --size | --timeout | --token | --volume-server) return ;;
+    --output | -o | --fids) mapfile -t COMPREPLY < <(compgen -f -- "$current"); return ;;
+    --offset | --size | --timeout | --token | --volume-server | --depth | --duration | --count) return ;;
   esac
   local options=$everywhere
   case $command in
@@ -22,6 +22,7 @@ _kelpctl() {
     read) options="$everywhere --offset --size --output --timeout --token --volume-server" ;;
     stat | trace) options="$everywhere --timeout" ;;
     stats) options="$everywhere --watch" ;;
+    loadgen) options="$everywhere --fids --depth --size --duration --count --timeout" ;;
     doctor) options="$everywhere --volume-dir" ;;
   esac
   mapfile -t COMPREPLY < <(compgen -W "$options" -- "$current")
