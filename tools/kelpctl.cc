@@ -222,7 +222,7 @@ class Commands {
     add_number("--size", loadgen_.size, "BYTES", "Bytes of each read, at most (1048576)");
     load->add_option("--duration", loadgen_.duration_s, "How long, at most (10)")
         ->type_name("S")
-        ->check(CLI::Range(1u, kMaxLoadS));
+        ->check(CLI::Range(0.001, kMaxLoadS));
     add_number("--count", loadgen_.count, "N", "Requests in all, at most");
     add_number("--timeout", loadgen_.timeout_ms, "MS", "Longest wait for one request (5000)");
     load->callback([this] {

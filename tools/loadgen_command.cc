@@ -6,6 +6,7 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <fstream>
@@ -240,7 +241,7 @@ std::string loadgen_path(const LoadgenOptions& options, const std::vector<std::s
   std::string path = "/loadgen?fids=";
   for (const std::string& fid : fids) path += (path.ends_with('=') ? "" : ";") + fid;
   path += "&depth=" + std::to_string(options.depth) + "&size=" + std::to_string(options.size) +
-          "&ms=" + std::to_string(std::uint64_t{options.duration_s} * 1000) +
+          "&ms=" + std::to_string(std::llround(options.duration_s * 1000)) +
           "&timeout_ms=" + std::to_string(options.timeout_ms);
   if (options.count) path += "&count=" + std::to_string(*options.count);
   return path;

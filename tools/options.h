@@ -34,13 +34,13 @@ struct LoadgenOptions {
   std::string fids_file;               ///< one per line instead; "-": stdin
   std::uint64_t depth = 1;             ///< reads in flight, of each worker
   std::uint64_t size = 1 << 20;        ///< bytes of a buffer; longer needles are cut
-  std::uint32_t duration_s = 10;       ///< the longest
+  double duration_s = 10;              ///< the longest
   std::optional<std::uint64_t> count;  ///< requests in all; none: as many as there is time for
   std::uint64_t timeout_ms = 5000;     ///< of each request
 };
 
 /// The longest the daemon makes load for at once.
-constexpr std::uint32_t kMaxLoadS = 600;
+constexpr double kMaxLoadS = 600;
 
 struct StatsOptions {
   std::uint32_t watch_s = 0;  ///< 0: once
