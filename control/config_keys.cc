@@ -157,6 +157,9 @@ void add_target(std::vector<ConfigKey>& keys) {
   keys.push_back(bytes_key(
       "target.inline_inflate_bytes", target(&TargetConfig::inline_inflate_bytes),
       {0, 16 * kMiB, ""}, "A compressed needle that inflates to more is inflated off the worker."));
+  keys.push_back(
+      bytes_key("target.cache_bytes", target(&TargetConfig::cache_bytes), {0, kTiB, ""},
+                "Memory for small needles that are read again and again; 0: none is kept."));
   keys.push_back(number_key(
       "target.reload_wait_ms", target(&TargetConfig::reload_wait_ms), {0, 60000, "milliseconds"},
       "How long a read waits for an index that is being reloaded, before the next path."));

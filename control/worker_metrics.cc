@@ -16,6 +16,8 @@ std::vector<WorkerMetric> worker_metrics(const Worker& worker) {
       {"nops", "", "No-op requests taken.", c.nops.value()},
       {"forwarded", "", "Requests handed to the worker that owns the volume.", c.forwarded.value()},
       {"bytes", "", "Payload bytes delivered.", c.bytes.value()},
+      {"cache_hits", "", "Reads served from needles kept in memory.", c.cache_hits.value()},
+      {"cache_kept", "", "Needles put into that memory.", c.cache_kept.value()},
       {"storage_inline", "", "Reads served without leaving the worker.", c.storage_inline.value()},
       {"storage_waits", "", "Reads that had to wait for storage.", c.storage_waits.value()},
       {"private_inline", "", "Needles inflated or checked again on the worker.",

@@ -61,16 +61,21 @@ bool Uring::has_work() const noexcept {
   return ::io_uring_sq_ready(&ring_) != 0 || is_told();
 }
 
+/// What it has comes by the next system call: completions to be made, or that the ring had no place
+/// for.
+bool Uring::kernel_has_more() const noexcept {
+  // Orders nothing: what it stands for is taken by a system call.
+  return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) &
+          (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+}
+
 bool Uring::is_told() const noexcept {
-  return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_TASKRUN) != 0 ||
-         ::io_uring_cq_ready(&ring_) != 0;
+  return kernel_has_more() || ::io_uring_cq_ready(&ring_) != 0;
 }
 
 unsigned Uring::poll(std::span<Completion> ended) noexcept {
   const bool queued = ::io_uring_sq_ready(&ring_) != 0;
-  const bool waits = (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) &
-                      (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
-  if (queued || waits) {
+  if (queued || kernel_has_more()) {
     ++enters_;
     ::io_uring_submit_and_get_events(&ring_);
   }

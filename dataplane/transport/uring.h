@@ -55,6 +55,7 @@ class Uring {
  private:
   Uring() = default;
   io_uring_sqe* next_entry() noexcept;
+  bool kernel_has_more() const noexcept;
 
   UniqueFd event_;
   mutable io_uring ring_{};

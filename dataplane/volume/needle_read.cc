@@ -132,6 +132,12 @@ void NeedleRead::scratch_arrived() noexcept {
   std::memcpy(request_.destination.data(), data.data() + request_.offset_bytes, outcome_.bytes);
 }
 
+std::optional<std::span<const std::byte>> NeedleRead::content_to_keep() const noexcept {
+  const bool right = next_ == Next::kDone && stage_ == Stage::kScratch && whole();
+  if (!right || meta_.has(kFlagHasTtl)) return std::nullopt;
+  return request_.scratch.subspan(shape_.data_offset_bytes, shape_.data_bytes);
+}
+
 void NeedleRead::whole_arrived() noexcept {
   if (!judge_prefix()) return;
   if (shape_.data_bytes < direct_bytes_) {

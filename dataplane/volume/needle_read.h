@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "dataplane/volume/read_request.h"
@@ -49,6 +50,10 @@ class NeedleRead {
     return request_.record.location.offset_bytes + wrapped_bytes_ + shape_.data_offset_bytes +
            request_.offset_bytes;
   }
+
+  /// After kDone, while the scratch still holds it: all of the content, that was judged and found
+  /// right and may be kept; outcome().crc32c is its checksum. nullopt: it may not, or is not there.
+  std::optional<std::span<const std::byte>> content_to_keep() const noexcept;
 
   /// Whether every stored byte went through the checksum.
   bool whole() const noexcept { return (outcome_.flags & KELP_FLAG_CRC_VERIFIED) != 0; }

@@ -39,6 +39,8 @@ struct WorkerCounters {
   Counter bytes;                        ///< payload bytes delivered
   std::array<Counter, 32> completions;  ///< by kelp_status
   Counter storage_inline;  ///< reads served from the page cache without leaving the worker
+  Counter cache_hits;      ///< reads served from needles kept in memory
+  Counter cache_kept;      ///< needles put there
   Counter storage_waits;   ///< reads handed to the storage thread, since they would have waited
   Counter private_inline;  ///< needles inflated, or checked again, on the worker
   Counter private_handed_over;  ///< needles inflated, or checked again, by the loader

@@ -87,8 +87,9 @@ struct Op {
   Ticks taken = 0;     ///< copied out of the ring
   Ticks deadline = 0;  ///< answered by then
   Ticks volume_deadline = 0;
-  Volume* volume = nullptr;  ///< pinned while not null
-  std::uint64_t generation = 0;
+  Volume* volume = nullptr;      ///< pinned while not null
+  std::uint64_t generation = 0;  ///< of the volume, when the read began
+  std::uint64_t record_offset_bytes = 0;
   NeedleRead read;
   ReadOutcome outcome;  ///< of a private read
 };

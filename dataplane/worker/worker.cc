@@ -67,6 +67,8 @@ Worker::Worker(WorkerOptions options)
       remote_waits_(ops_.get()),
       peer_waits_(ops_.get()),
       suspicious_(rate_.from_us(kSuspiciousUs)),
+      cache_(options_.cache_bytes == 0 ? nullptr
+                                       : std::make_unique<NeedleCache>(options_.cache_bytes)),
       private_read_(std::make_unique<PrivateRead>()),
       private_memory_(std::make_unique<std::byte[]>(kInlinePrivateBytes)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),

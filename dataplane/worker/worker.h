@@ -25,6 +25,7 @@
 #include "dataplane/worker/forwarding.h"
 #include "dataplane/worker/load_generator.h"
 #include "dataplane/worker/loader.h"
+#include "dataplane/worker/needle_cache.h"
 #include "dataplane/worker/op.h"
 #include "dataplane/worker/peer_links.h"
 #include "dataplane/worker/remote_lane.h"
@@ -50,6 +51,7 @@ struct WorkerOptions {
   std::uint64_t reload_wait_us = 1'000'000;  ///< a read waits this long for an index to load
   std::uint64_t inline_inflate_bytes =
       262'144;                       ///< inflated on the worker; more goes to the loader
+  std::uint64_t cache_bytes = 0;     ///< of small needles kept in memory; 0: none are
   bool remote = false;               ///< what cannot be read here goes to remote_lane()
   bool trust_local_clients = false;  ///< no token asked for where the volume server wants one
   LoaderConfig loader;
@@ -243,10 +245,20 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   void reload(VolumeSlot& slot) noexcept;
   void wait_for_volume(OpIndex index) noexcept;
   void start_read(OpIndex index, Volume& volume, const NeedleLocation& location) noexcept;
+  bool read_from_cache(OpIndex index, const NeedleLocation& location) noexcept;
+  void keep_content(const Op& op) noexcept;
   std::uint32_t continue_reads() noexcept;
   std::uint32_t take_finished_reads() noexcept;
   void advance(OpIndex index) noexcept;
   bool read_slice(Op& op) noexcept;
+  /// Around what touches a client's memory: see read_slice().
+  struct Touch {
+    Ticks start = 0;
+    bool watchful = false;
+    long slept_before = 0;
+  };
+  Touch begin_touch(const Op& op) const noexcept;
+  void end_touch(const Op& op, const Touch& touch) noexcept;
   void read_done(OpIndex index, const ReadOutcome& outcome) noexcept;
   void read_privately(OpIndex index) noexcept;
   bool try_private_inline(Op& op, ReadOutcome& outcome) noexcept;
@@ -316,6 +328,7 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   Ticks rationed_until_ = 0;   // a client is; see ClientShare::ration
   bool draining_ = false;
   bool drained_reported_ = false;
+  std::unique_ptr<NeedleCache> cache_;  // none: nothing is kept
   GzipInflater inflater_;
   std::unique_ptr<PrivateRead> private_read_;
   std::unique_ptr<std::byte[]> private_memory_;  // kInlinePrivateBytes, of one read at a time

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "dataplane/worker/worker.h"
 
@@ -214,10 +215,12 @@ void Worker::wait_for_volume(OpIndex index) noexcept {
 
 void Worker::start_read(OpIndex index, Volume& volume, const NeedleLocation& location) noexcept {
   Op& op = ops_[index];
+  op.generation = volume.generation();
+  op.record_offset_bytes = location.offset_bytes;
+  volume.counters().reads.fetch_add(1, std::memory_order_relaxed);
+  if (cache_ != nullptr && read_from_cache(index, location)) return;
   op.volume = &volume;
   ++volume.pins;
-  op.generation = volume.generation();
-  volume.counters().reads.fetch_add(1, std::memory_order_relaxed);
 
   ReadRequest request;
   request.record.location = location;
@@ -236,6 +239,50 @@ void Worker::start_read(OpIndex index, Volume& volume, const NeedleLocation& loc
   if (reads_inline(volume)) request.scratch = std::span(private_memory_.get(), kCopiedBytes);
   op.read.start(request, volume.meta_guess_bytes());
   advance(index);
+}
+
+namespace {
+
+NeedleCache::Key key_of(const Op& op, const NeedleLocation& location) noexcept {
+  return {op.generation, location.offset_bytes, op.submission.needle, op.submission.cookie,
+          location.body_bytes};
+}
+
+}  // namespace
+
+/// False: it is not there, or not for this op.
+bool Worker::read_from_cache(OpIndex index, const NeedleLocation& location) noexcept {
+  Op& op = ops_[index];
+  if (op.submission.op != OpCode::kRead) return false;
+  const auto content = cache_->find(key_of(op, location));
+  if (!content) return false;
+  const Touch touch = begin_touch(op);
+  if (op.segment != nullptr && op.segment->distrusted(touch.start)) [[unlikely]]
+    return false;
+  ReadOutcome outcome;
+  settle_range(op.submission.offset_bytes, op.buffer.size(), content->bytes.size(), outcome);
+  if (outcome.status == KELP_OK) {
+    outcome.flags |= KELP_FLAG_CRC_VERIFIED;
+    outcome.has_crc = outcome.bytes == content->bytes.size();
+    outcome.crc32c = content->crc32c;
+    if (outcome.bytes != 0) {
+      std::memcpy(op.buffer.data(), content->bytes.data() + op.submission.offset_bytes,
+                  outcome.bytes);
+    }
+  }
+  end_touch(op, touch);
+  counters_.cache_hits.add();
+  op.path = KELP_PATH_CACHE;
+  end(index, outcome);
+  return true;
+}
+
+void Worker::keep_content(const Op& op) noexcept {
+  if (op.submission.op != OpCode::kRead) return;
+  const auto content = op.read.content_to_keep();
+  if (!content) return;
+  const NeedleCache::Key key = key_of(op, op.read.request().record.location);
+  if (cache_->offer(key, {*content, op.read.outcome().crc32c})) counters_.cache_kept.add();
 }
 
 void Worker::advance(OpIndex index) noexcept {
@@ -261,6 +308,7 @@ void Worker::advance(OpIndex index) noexcept {
     return;
   }
   counters_.storage_inline.add();
+  if (cache_ != nullptr) keep_content(op);
   read_done(index, op.read.outcome());
 }
 
@@ -271,27 +319,36 @@ void Worker::advance(OpIndex index) noexcept {
 /// is asked after a read that took suspiciously long, and about each read for a while only once
 /// this thread is seen to have slept since it was asked last.
 bool Worker::read_slice(Op& op) noexcept {
-  const Ticks start = ticks_now();
-  const bool of_client = op.segment != nullptr;
-  if (of_client && op.segment->distrusted(start)) [[unlikely]]
+  const Touch touch = begin_touch(op);
+  if (op.segment != nullptr && op.segment->distrusted(touch.start)) [[unlikely]]
     return false;
-  const bool watchful = of_client && start < watchful_until_;
-  const long slept_before = watchful ? times_slept() : 0;
   const std::int64_t result = read_now(*op.volume, op.read.io());
   if (would_wait(result)) return false;
   op.read.io_done(result);  // touches the client's memory, too
+  end_touch(op, touch);
+  return true;
+}
+
+Worker::Touch Worker::begin_touch(const Op& op) const noexcept {
+  Touch touch;
+  touch.start = ticks_now();
+  touch.watchful = op.segment != nullptr && touch.start < watchful_until_;
+  if (touch.watchful) touch.slept_before = times_slept();
+  return touch;
+}
+
+void Worker::end_touch(const Op& op, const Touch& touch) noexcept {
   const Ticks end = ticks_now();
-  if (end - start > suspicious_) [[unlikely]] {
+  if (end - touch.start > suspicious_) [[unlikely]] {
     const long slept = times_slept();
     if (slept_ && *slept_ != slept) watchful_until_ = end + rate_.from_us(kWatchfulUs);
     slept_ = slept;
   }
-  if (watchful && times_slept() != slept_before) [[unlikely]] {
+  if (touch.watchful && times_slept() != touch.slept_before) [[unlikely]] {
     counters_.faults_slept_over.add();
     rationed_until_ = end + rate_.from_us(kDistrustUs);
     op.segment->distrust(rationed_until_);
   }
-  return true;
 }
 
 std::uint32_t Worker::continue_reads() noexcept {

@@ -57,12 +57,11 @@ void Worker::answer_peer(const Op& op, const ReadOutcome& outcome) noexcept {
   if (outcome.status == KELP_OK) {
     answer.flags = outcome.flags;
     answer.bytes = outcome.bytes;
-    const bool read = op.generation != 0;
-    answer.source =
-        read ? source_of(op.generation, op.read.request().record.location.offset_bytes) : 0;
+    answer.source = source_of(op.generation, op.record_offset_bytes);
     if (outcome.has_crc) bytes.crc32c = outcome.crc32c;
     // What was read privately is in the room, whatever was planned.
-    if (read && op.read.request().judge_only && op.read.next() == NeedleRead::Next::kDone) {
+    if (op.path != KELP_PATH_CACHE && op.read.request().judge_only &&
+        op.read.next() == NeedleRead::Next::kDone) {
       bytes.file = op.read.request().dat_fd;
       bytes.offset_bytes = op.read.data_offset_bytes();
     }

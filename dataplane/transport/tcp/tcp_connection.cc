@@ -1,6 +1,7 @@
 #include "dataplane/transport/tcp/tcp_connection.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/sendfile.h>
 
 #include <algorithm>
@@ -164,6 +165,8 @@ bool TcpConnection::completed(const Uring::Completion& completion) noexcept {
     watched_ = false;
     watch();
   }
+  if (completion.user == user_of(Tag::kWatch) && completion.result > 0)
+    hung_up_ = hung_up_ || (completion.result & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
   if (fenced()) user_.has_ended();
   return !broken_ && completion.user == user_of(Tag::kWatch);
 }
@@ -188,7 +191,9 @@ TcpConnection::Received TcpConnection::receive() noexcept {
     break_off("it cannot be received from");
   }
   if (fenced()) user_.has_ended();
-  return got > 0 && static_cast<std::size_t>(got) < room.size() ? Received::kAll : Received::kPart;
+  // Behind the last bytes of a peer that is gone is its end, and nobody is told of that again.
+  const bool all = got > 0 && static_cast<std::size_t>(got) < room.size() && !hung_up_;
+  return all ? Received::kAll : Received::kPart;
 }
 
 void TcpConnection::take_bytes(std::size_t bytes) noexcept {

@@ -136,6 +136,7 @@ class TcpConnection {
   std::size_t begin_ = 0;  // [begin_, end_) of it is unread
   std::size_t end_ = 0;
   bool watched_ = false;            // by the Uring
+  bool hung_up_ = false;            // the peer has, as far as it has told
   bool receives_straight_ = false;  // into the destination
   Payload payload_;
   std::uint32_t payload_left_ = 0;
