@@ -16,7 +16,7 @@ def check(promise: Promise, args: argparse.Namespace) -> bool:
     started = time.monotonic()
     with process.scratch_dir("kelp-bad-") as home:
         try:
-            promise(Scene(args.programs, args.fixtures, home, args.seed))
+            promise(Scene(args.programs, args.fixtures, home, args.seed, args.full))
             word, why = "ok", ""
         except Skipped as error:
             word, why = "skip", f": {error}"
@@ -31,6 +31,7 @@ def main(description: str | None) -> int:
     parser.add_argument("--programs", type=Path, required=True, help="directory of kelpd, kelpctl and fixture_rows")
     parser.add_argument("--fixtures", type=Path, required=True, help="folder with manifest.jsonl")
     parser.add_argument("--seed", type=int, default=SEED, help="of the random input")
+    parser.add_argument("--full", action="store_true", help="peers: ten thousand strangers, a thousand connections")
     parser.add_argument("--only", default="", help="promises whose names hold this text")
     parser.add_argument("groups", nargs="*", help="kinds of promises; all if none is named")
     args = parser.parse_args()

@@ -13,6 +13,8 @@ import deaths  # noqa: F401
 import file_ids  # noqa: F401
 import files  # noqa: F401
 import limits  # noqa: F401
+import peer_requests  # noqa: F401
+import peers  # noqa: F401
 import run_dirs  # noqa: F401
 import signals  # noqa: F401
 from judge import main

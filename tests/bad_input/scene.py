@@ -43,6 +43,7 @@ class Scene:
     fixtures: Path  # the folder with manifest.jsonl
     home: Path
     seed: int
+    full: bool = False  # as much as is promised, however long that takes
 
     def volumes(self, name: str = "vs") -> Path:
         """A fresh copy of the fixtures' volumes, open to everybody."""
