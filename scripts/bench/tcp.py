@@ -37,6 +37,7 @@ class Lab:
     cluster: weed.Cluster
     target: daemon.Daemon
     gateway: daemon.Daemon
+    kept: str  # what the target keeps in memory, for people
     cpus: tuple[int, int]  # of the gateway's worker and the target's
     small: Path
     large: Path
@@ -65,7 +66,8 @@ class Lab:
 
 
 @contextlib.contextmanager
-def lab(args: argparse.Namespace, say: process.Progress) -> Iterator[Lab]:
+def lab(args: argparse.Namespace, say: process.Progress, cache: str = "") -> Iterator[Lab]:
+    """`cache`: of the target, in its configuration's words; empty: it reads the volume each time."""
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         raise process.LabError("two CPUs are needed: one for each worker")
@@ -80,13 +82,17 @@ def lab(args: argparse.Namespace, say: process.Progress) -> Iterator[Lab]:
             listings.append(home / f"fids-{size}")
             listings[-1].write_text("\n".join(fids) + "\n")
         address = f"127.0.0.1:{process.free_ports(1)[0]}"
+        flags = daemon.peer_flags(home / "target.toml", listen=address)
+        if cache:
+            with (home / "target.toml").open("a") as config:
+                config.write(f'[target]\ncache_bytes = "{cache}"\n')
         with daemon.Daemon(args.programs, home / "target", None, volume_servers={cluster.server: [cluster.volume_dir]},
-                           flags=["--cpus", str(cpus[-1]), *daemon.peer_flags(home / "target.toml", listen=address)]) as target:
+                           flags=["--cpus", str(cpus[-1]), *flags]) as target:
             target.wait_serving(file.vid for file in cluster.volume_files())
             with daemon.Daemon(args.programs, home / "gateway", None,
                                flags=["--cpus", str(cpus[0]), "--master", cluster.master,
                                       *daemon.peer_flags(home / "gateway.toml", kelpds=address)]) as gateway:
-                made = Lab(args.programs, home, cluster, target, gateway, (cpus[0], cpus[-1]), *listings,
+                made = Lab(args.programs, home, cluster, target, gateway, "needle cache" if cache else "no cache", (cpus[0], cpus[-1]), *listings,
                            slice_s=0.1 if args.quick else 0.3)
                 process.wait_until("reads over TCP", lambda: taught(made), [target.child, gateway.child])
                 yield made
@@ -104,22 +110,27 @@ def taught(made: Lab) -> bool:
     return True
 
 
-def one_at_a_time(made: Lab, pairs: int) -> list[figures.Figure]:
+def beside_ping_pong(made: Lab, pairs: int) -> tuple[list[float], list[figures.Figure]]:
     kelp, bare = [], []
     for _ in range(pairs):
         kelp.append(made.generate(made.small, SMALL_BYTES, 1)["latency_us"]["p50"])
         bare.append(made.bare("ping-pong", "--request", 64, "--answer", SMALL_BYTES)["p50_us"])
     ratios = [one / other for one, other in zip(kelp, bare)]
+    return kelp, [figures.of_samples("bare TCP ping-pong, 64 B and 4 KiB, p50", bare, "low", "us"),
+                  figures.of_samples(f"Kelp over TCP, 4 KiB, depth 1, p50, {made.kept}", kelp, "low", "us"),
+                  figures.of_samples(f"Kelp over TCP p50 / bare ping-pong p50, {made.kept}", ratios, "low", "x", must=1.3)]
+
+
+def one_at_a_time(made: Lab, pairs: int) -> list[figures.Figure]:
+    kelp, measured = beside_ping_pong(made, pairs)
     program = made.program("--pairs", pairs, "--slice", int(made.slice_s * 1000))
     http = program["http"]["latency_us"]["p50"]
     by_program = program["kelp"]["latency_us"]["p50"]
-    generated = figures.of_samples("Kelp over TCP, 4 KiB, depth 1, p50", kelp, "low", "us")
-    return [figures.of_samples("bare TCP ping-pong, 64 B and 4 KiB, p50", bare, "low", "us"), generated,
-            figures.of_samples("Kelp over TCP p50 / bare ping-pong p50", ratios, "low", "x", must=1.3),
+    return [*measured,
             figures.of_samples("weed HTTP keep-alive p50", [http], "low", "us"),
             figures.of_samples("weed HTTP p50 / Kelp over TCP p50", [http / one for one in kelp], "high", "x", must=3),
             figures.of_samples("the same read by a program (three processes, two CPUs), p50", [by_program], "low", "us"),
-            figures.of_samples("of that: its ring, its sleep and the CPUs it shares", [by_program - generated.value], "low", "us")]
+            figures.of_samples("of that: its ring, its sleep and the CPUs it shares", [by_program - measured[1].value], "low", "us")]
 
 
 def per_cpu_second(made: Lab, pairs: int) -> list[figures.Figure]:
@@ -159,7 +170,10 @@ def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Fig
         say(f"4 KiB at depth {DEEP}, and HTTP at the same depth")
         measured += per_cpu_second(made, 2 if args.quick else 9)
         say(f"1 MiB at depth {LARGE_DEPTH}, and the bare stream: {pairs} pairs")
-        return measured + throughput(made, pairs)
+        measured += throughput(made, pairs)
+    with lab(args, say, "64MiB") as made:
+        say(f"4 KiB one at a time from the target's needle cache, and the bare ping-pong: {pairs} pairs")
+        return measured + beside_ping_pong(made, pairs)[1]
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
