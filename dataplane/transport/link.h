@@ -33,6 +33,8 @@ class GatewayLink {
     /// The answer of `owner`, whose buffer is its own again. `intact`: its bytes are all there, and
     /// the checksum that came with them fits.
     virtual void answered(std::uint32_t owner, const wire::Answer& answer, bool intact) = 0;
+    /// An answer that nobody waits for any more has come, and was passed over.
+    virtual void passed_over(GatewayLink& link) = 0;
     /// After let_go() had to answer false: nothing writes into that buffer any more.
     virtual void released(std::uint32_t owner) = 0;
     /// The link is fenced, and `owner` has no answer; nothing writes into its buffer any more.

@@ -35,6 +35,7 @@ struct WorkerCounters {
   Counter remote_bytes;                 ///< of `bytes`: those that came that way
   Counter peer_reads;                   ///< asked of the kelpd of another host
   Counter peer_requests;                ///< taken of gateways of other hosts
+  Counter peer_late;                    ///< answers of those that nobody waited for any more
   Counter crc_errors;                   ///< answers whose bytes did not fit their checksum
   Counter bytes;                        ///< payload bytes delivered
   std::array<Counter, 32> completions;  ///< by kelp_status

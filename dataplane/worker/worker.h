@@ -214,6 +214,7 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   void take_slice(OpIndex index, GatewayLink& link, const wire::Answer& answer) noexcept;
   void finish_peer(OpIndex index, const ReadOutcome& outcome) noexcept;
   void leave_peer(OpIndex index, kelp_status why) noexcept;
+  void passed_over(GatewayLink& link) override;
   void released(std::uint32_t owner) override;
   void lost(std::uint32_t owner) override;
   void let_go_overdue(Ticks now) noexcept;

@@ -191,6 +191,11 @@ void Worker::leave_peer(OpIndex index, kelp_status why) noexcept {
   end(index, over ? KELP_DEADLINE : why);
 }
 
+void Worker::passed_over(GatewayLink& link) {
+  counters_.peer_late.add();
+  peers_.heard(link);
+}
+
 void Worker::released(std::uint32_t owner) {
   ops_[owner].peer = nullptr;
   leave_peer(owner, KELP_UNAVAILABLE);

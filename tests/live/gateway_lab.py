@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import http.client
 import itertools
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -98,7 +100,7 @@ class Reader:
         self.home.mkdir(parents=True, exist_ok=True)
         self.runs = itertools.count(1)  # several threads may read at once
 
-    def _listing(self, objects: Sequence[Object]) -> Path:
+    def listing(self, objects: Sequence[Object]) -> Path:
         for one in objects:
             file = self.home / one.fid
             if not file.exists():
@@ -109,7 +111,7 @@ class Reader:
 
     def once(self, kelpd: daemon.Daemon, objects: Sequence[Object], timeout_ms: int = TIMEOUT_MS) -> list[dict[str, Any]]:
         """Each object once; what the ring answered, in order."""
-        done = subprocess.run([self.program, kelpd.run_dir, self._listing(objects), str(timeout_ms)],
+        done = subprocess.run([self.program, kelpd.run_dir, self.listing(objects), str(timeout_ms)],
                               stdin=subprocess.DEVNULL, capture_output=True, text=True,
                               timeout=60 + len(objects) * timeout_ms / 1000, check=False)
         if done.returncode != 0:
@@ -119,7 +121,7 @@ class Reader:
     @contextlib.contextmanager
     def steadily(self, kelpd: daemon.Daemon, objects: Sequence[Object], rate: int,
                  timeout_ms: int = TIMEOUT_MS) -> Iterator[Steady]:
-        listing = self._listing(objects)
+        listing = self.listing(objects)
         steady = Steady([self.program, kelpd.run_dir, listing, str(timeout_ms), listing.with_suffix(".log"), str(rate)],
                         listing.with_suffix(".log"))
         try:
@@ -189,6 +191,15 @@ def gateway_flags(masters: Sequence[str], home: Path, **settings: object) -> lis
     config = home / "kelpd.toml"
     config.write_text("[gateway]\n" + "\n".join(lines) + "\n")
     return ["--config", str(config)] + [word for master in masters for word in ("--master", master)]
+
+
+def control(kelpd: daemon.Daemon, path: str) -> dict[str, Any]:
+    """GET on its control socket."""
+    connection = http.client.HTTPConnection("kelpd", timeout=10)
+    with socket.socket(socket.AF_UNIX) as connection.sock:
+        connection.sock.connect(str(kelpd.run_dir / "control.sock"))
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
 
 
 def counters(kelpd: daemon.Daemon) -> dict[str, int]:

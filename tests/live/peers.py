@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import random
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -59,19 +57,14 @@ class Peers:
                              flags=daemon.peer_flags(self.home / "target.toml", listen=self.address,
                                                      keys_file=self._keys("target.keys", *ids)))
 
-    def gateway(self, *ids: int) -> daemon.Daemon:
-        return daemon.Daemon(self.programs, self.home / "gateway", None,
-                             flags=["--master", self.cluster.master,
-                                    *daemon.peer_flags(self.home / "gateway.toml", kelpds=self.address,
-                                                       keys_file=self._keys("gateway.keys", *ids))])
+    def gateway(self, *ids: int, name: str = "gateway", kelpds: Sequence[str] = ()) -> daemon.Daemon:
+        flags = daemon.peer_flags(self.home / f"{name}.toml", kelpds=list(kelpds) or [self.address],
+                                  keys_file=self._keys("gateway.keys", *ids))
+        return daemon.Daemon(self.programs, self.home / name, None, flags=["--master", self.cluster.master, *flags])
 
     @staticmethod
     def peers(kelpd: daemon.Daemon) -> list[dict[str, Any]]:
-        connection = http.client.HTTPConnection("kelpd", timeout=10)
-        with socket.socket(socket.AF_UNIX) as connection.sock:
-            connection.sock.connect(str(kelpd.run_dir / "control.sock"))
-            connection.request("GET", "/peers")
-            return json.loads(connection.getresponse().read())["peers"]
+        return lab.control(kelpd, "/peers")["peers"]
 
     def serving(self, target: daemon.Daemon) -> None:
         target.wait_serving(file.vid for file in self.cluster.volume_files())

@@ -42,10 +42,12 @@ struct GatewayEar final : GatewayLink::User {
   void answered(std::uint32_t owner, const wire::Answer& answer, bool intact) override {
     REQUIRE(answers.emplace(owner, HeardAnswer{answer, intact}).second);
   }
+  void passed_over(GatewayLink&) override { ++late; }
   void released(std::uint32_t owner) override { releases.push_back(owner); }
   void lost(std::uint32_t owner) override { losses.push_back(owner); }
 
   std::map<std::uint32_t, HeardAnswer> answers;
+  int late = 0;
   std::vector<std::uint32_t> releases;
   std::vector<std::uint32_t> losses;
 };

@@ -110,8 +110,11 @@ bool TcpGatewayLink::take_answer(std::span<const std::byte> frame,
 void TcpGatewayLink::take_payload(bool intact) {
   const auto judged = slots_.judge(answer_.slot, answer_.generation);
   slots_.release(answer_.slot);
-  if (judged.verdict == Verdict::kCurrent)
+  if (judged.verdict == Verdict::kCurrent) {
     user_.answered(requests_[answer_.slot].owner, answer_, intact);
+  } else {
+    user_.passed_over(*this);
+  }
 }
 
 }  // namespace kelp

@@ -215,6 +215,7 @@ class Run final : public GatewayLink::User {
     }
     give_back(buffer);
   }
+  void passed_over(GatewayLink&) override {}
   void released(std::uint32_t owner) override {
     REQUIRE(buffers_[owner].given_up);
     give_back(buffers_[owner]);

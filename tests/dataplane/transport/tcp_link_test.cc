@@ -275,6 +275,7 @@ TEST_CASE("who gives up is not told, its buffer stays as it is, and its slot com
     CHECK_FALSE(lab.gateway->ask(2, LinkLab::read(2, buffer.bytes())));
     ScriptedTarget::answer_whole(*lab.target, waiting.front());  // late, and whole all the same
     REQUIRE(lab.until([&] { return lab.gateway->in_flight() == 0; }));
+    CHECK(lab.ear.late > 0);
     CHECK(buffer.untouched());
     CHECK(lab.ear.answers.empty());
     waiting.clear();
