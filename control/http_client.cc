@@ -74,7 +74,7 @@ std::string request_text(const HttpClient::Request& request, const Url& url) {
 
 }  // namespace
 
-struct HttpClient::State {
+struct HttpClient::State final : HttpConnection::Watcher {
   /// One of a scheme, host and port.
   struct Server {
     std::string base;
@@ -94,7 +94,7 @@ struct HttpClient::State {
     std::string body;
     bool too_long = false;
   };
-  /// A socket in `epoll`: libcurl's while it connects, a connection's afterwards.
+  /// A socket in `epoll`.
   struct Watched {
     std::uint32_t events = 0;
     HttpConnection* connection = nullptr;
@@ -117,35 +117,12 @@ struct HttpClient::State {
   std::vector<Ticket> pending;  // their connections have more, and nothing says so
   std::set<std::pair<Clock::time_point, HttpConnection*>> idle;  // of all servers
   Ticket last_ticket = 0;
-  std::optional<Clock::time_point> due;  // libcurl's timer
-  struct MultiCleanup {
-    void operator()(CURLM* handle) const noexcept { ::curl_multi_cleanup(handle); }
-  };
-  std::unique_ptr<CURLM, MultiCleanup> multi{::curl_multi_init()};
-  std::map<HttpConnection*, Held> connections;  // ends before `multi`, which uses all the rest
+  std::set<HttpConnection*> connecting;
+  std::map<HttpConnection*, Held> connections;  // ends before all the rest, which it uses
 
   // --- sockets
 
-  static int watch_of_libcurl(CURL*, curl_socket_t socket, int what, void* context, void*) {
-    auto* state = static_cast<State*>(context);
-    if (what == CURL_POLL_REMOVE) {
-      state->unwatch(socket);
-      return 0;
-    }
-    std::uint32_t events = 0;
-    if ((what & CURL_POLL_IN) != 0) events |= EPOLLIN;
-    if ((what & CURL_POLL_OUT) != 0) events |= EPOLLOUT;
-    return state->watch(socket, events, nullptr) ? 0 : -1;
-  }
-
-  static int timer_of_libcurl(CURLM*, long timeout_ms, void* context) {
-    auto* state = static_cast<State*>(context);
-    state->due.reset();
-    if (timeout_ms >= 0) state->due = Clock::now() + std::chrono::milliseconds(timeout_ms);
-    return 0;
-  }
-
-  bool watch(int socket, std::uint32_t events_of_interest, HttpConnection* connection) {
+  bool watch(int socket, std::uint32_t events_of_interest, HttpConnection* connection) override {
     const auto [found, added] = watched.try_emplace(socket);
     found->second.connection = connection;
     if (!added && found->second.events == events_of_interest) return true;
@@ -157,7 +134,7 @@ struct HttpClient::State {
     return ::epoll_ctl(epoll.get(), operation, socket, &event) == 0;
   }
 
-  void unwatch(int socket) {
+  void unwatch(int socket) override {
     if (watched.erase(socket) != 0) ::epoll_ctl(epoll.get(), EPOLL_CTL_DEL, socket, nullptr);
   }
 
@@ -167,6 +144,7 @@ struct HttpClient::State {
     const auto found = connections.find(connection);
     Server& server = *found->second.server;
     if (connection->ticket == 0) take_from_idle(server, connection);
+    connecting.erase(connection);
     if (connection->socket() >= 0) unwatch(connection->socket());
     --server.connections;
     connections.erase(found);
@@ -263,10 +241,11 @@ struct HttpClient::State {
 
   void connect(Ticket ticket) {
     Transfer& transfer = transfers.at(ticket);
-    auto made = std::make_unique<HttpConnection>(
-        multi.get(), transfer.server->base, options.ca_file, transfer.request.connect_deadline);
+    auto made = std::make_unique<HttpConnection>(*this, transfer.server->base, options.ca_file,
+                                                 transfer.request.connect_deadline);
     HttpConnection* const connection = made.get();
     connections.emplace(connection, Held{transfer.server, std::move(made)});
+    connecting.insert(connection);
     ++transfer.server->connections;
     connection->ticket = ticket;
     transfer.connection = connection;
@@ -312,22 +291,26 @@ struct HttpClient::State {
     end(ticket, std::move(answer));
   }
 
-  void take_connected() {
-    int left = 0;
-    while (const CURLMsg* message = ::curl_multi_info_read(multi.get(), &left)) {
-      if (message->msg != CURLMSG_DONE) continue;
-      const CURLcode code = message->data.result;
-      char* context = nullptr;
-      ::curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &context);
-      auto* const connection = reinterpret_cast<HttpConnection*>(context);
-      const Ticket ticket = connection->ticket;
-      if (code == CURLE_OK && connection->established()) {
-        give(ticket, connection);
-        continue;
-      }
-      discard(connection);
-      fail(ticket, ::curl_easy_strerror(code == CURLE_OK ? CURLE_COULDNT_CONNECT : code),
-           spoke_to_it(code), code == CURLE_OPERATION_TIMEDOUT);
+  void settle(HttpConnection* connection, HttpConnection::Connecting state) {
+    if (state == HttpConnection::Connecting::kMore) return;
+    connecting.erase(connection);
+    const Ticket ticket = connection->ticket;
+    if (state == HttpConnection::Connecting::kDone) {
+      give(ticket, connection);
+      return;
+    }
+    const CURLcode code = connection->failure();
+    discard(connection);
+    fail(ticket, ::curl_easy_strerror(code), spoke_to_it(code), code == CURLE_OPERATION_TIMEDOUT);
+  }
+
+  void go_on_connecting() {
+    if (connecting.empty()) return;
+    const Clock::time_point now = Clock::now();
+    for (HttpConnection* const each : std::vector(connecting.begin(), connecting.end())) {
+      // Ends of others may have been its own.
+      if (!connecting.contains(each) || !each->due() || now < *each->due()) continue;
+      settle(each, each->go_on(CURL_SOCKET_TIMEOUT, 0));
     }
   }
 
@@ -378,13 +361,12 @@ struct HttpClient::State {
     const auto found = watched.find(event.data.fd);
     if (found == watched.end()) return;  // the caller's, or closed since
     HttpConnection* const connection = found->second.connection;
-    if (connection == nullptr) {
+    if (connection->socket() < 0) {
       int what = 0;
       if ((event.events & EPOLLIN) != 0) what |= CURL_CSELECT_IN;
       if ((event.events & EPOLLOUT) != 0) what |= CURL_CSELECT_OUT;
       if ((event.events & (EPOLLERR | EPOLLHUP)) != 0) what |= CURL_CSELECT_ERR;
-      int running = 0;
-      ::curl_multi_socket_action(multi.get(), event.data.fd, what, &running);
+      settle(connection, connection->go_on(event.data.fd, what));
       return;
     }
     if (connection->ticket == 0) {
@@ -421,15 +403,10 @@ struct HttpClient::State {
 Result<HttpClient> HttpClient::create(const HttpClientOptions& options) {
   static const CURLcode initialised = ::curl_global_init(CURL_GLOBAL_DEFAULT);
   auto state = std::make_unique<State>();
-  if (initialised != CURLE_OK || state->multi == nullptr || !state->epoll) {
+  if (initialised != CURLE_OK || !state->epoll) {
     return system_error("cannot set up libcurl");
   }
   state->options = options;
-  CURLM* multi = state->multi.get();
-  ::curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, State::watch_of_libcurl);
-  ::curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, state.get());
-  ::curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, State::timer_of_libcurl);
-  ::curl_multi_setopt(multi, CURLMOPT_TIMERDATA, state.get());
   return HttpClient(std::move(state));
 }
 
@@ -486,12 +463,7 @@ void HttpClient::run() {
                                            : ::epoll_wait(state.epoll.get(), events.data(),
                                                           static_cast<int>(events.size()), 0);
   for (int i = 0; i < count; ++i) state.take_event(events[static_cast<std::size_t>(i)]);
-  if (state.due && Clock::now() >= *state.due) {
-    state.due.reset();
-    int running = 0;
-    ::curl_multi_socket_action(state.multi.get(), CURL_SOCKET_TIMEOUT, 0, &running);
-  }
-  state.take_connected();
+  state.go_on_connecting();
   state.take_pending();
   for (const Ticket ticket : std::exchange(state.refused, {})) {
     if (state.transfers.contains(ticket)) state.fail(ticket, "it is no http or https URL", false);
@@ -515,10 +487,11 @@ void HttpClient::wait(int fd, std::chrono::milliseconds at_most) {
 
 std::optional<std::chrono::milliseconds> HttpClient::timeout() const {
   if (!state_->refused.empty() || !state_->pending.empty()) return std::chrono::milliseconds(0);
-  std::optional<Clock::time_point> next = state_->due;
-  if (!state_->ends.empty()) {
-    const Clock::time_point end = state_->ends.begin()->first;
-    next = next ? std::min(*next, end) : end;
+  std::optional<Clock::time_point> next;
+  const auto sooner = [&](Clock::time_point when) { next = next ? std::min(*next, when) : when; };
+  if (!state_->ends.empty()) sooner(state_->ends.begin()->first);
+  for (const HttpConnection* each : state_->connecting) {
+    if (each->due()) sooner(*each->due());
   }
   if (!next) return std::nullopt;
   const auto left = std::chrono::ceil<std::chrono::milliseconds>(*next - Clock::now());

@@ -1,5 +1,7 @@
 #include "control/http_connection.h"
 
+#include <fcntl.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -17,14 +19,20 @@ constexpr int kReadsPerTurn = 16;
 
 }  // namespace
 
-HttpConnection::HttpConnection(CURLM* multi, const std::string& base, const std::string& ca_file,
+HttpConnection::HttpConnection(Watcher& watcher, const std::string& base,
+                               const std::string& ca_file,
                                std::chrono::milliseconds connect_deadline)
-    : multi_(multi),
+    : watcher_(watcher),
       tls_(base.starts_with("https:")),
+      multi_(::curl_multi_init()),
       handle_(::curl_easy_init()),
       buffer_(kBufferBytes) {
   CURL* const handle = handle_.get();
-  if (handle == nullptr) throw std::bad_alloc();
+  if (multi_ == nullptr || handle == nullptr) throw std::bad_alloc();
+  ::curl_multi_setopt(multi_.get(), CURLMOPT_SOCKETFUNCTION, watch_of_libcurl);
+  ::curl_multi_setopt(multi_.get(), CURLMOPT_SOCKETDATA, this);
+  ::curl_multi_setopt(multi_.get(), CURLMOPT_TIMERFUNCTION, timer_of_libcurl);
+  ::curl_multi_setopt(multi_.get(), CURLMOPT_TIMERDATA, this);
   ::curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   ::curl_easy_setopt(handle, CURLOPT_PROXY, "");  // the environment is no source of settings
   ::curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
@@ -36,18 +44,64 @@ HttpConnection::HttpConnection(CURLM* multi, const std::string& base, const std:
   if (!ca_file.empty()) ::curl_easy_setopt(handle, CURLOPT_CAINFO, ca_file.c_str());
   ::curl_easy_setopt(handle, CURLOPT_CONNECTTIMEOUT_MS,
                      static_cast<long>(connect_deadline.count()));
-  ::curl_easy_setopt(handle, CURLOPT_PRIVATE, this);
-  if (::curl_multi_add_handle(multi_, handle) != CURLM_OK) throw std::bad_alloc();
+  if (::curl_multi_add_handle(multi_.get(), handle) != CURLM_OK) throw std::bad_alloc();
 }
 
 HttpConnection::~HttpConnection() {
-  ::curl_multi_remove_handle(multi_, handle_.get());  // closes it, too
+  let_go_of_libcurl();
 }
 
-bool HttpConnection::established() {
+/// It closes its socket.
+void HttpConnection::let_go_of_libcurl() noexcept {
+  if (handle_ != nullptr) ::curl_multi_remove_handle(multi_.get(), handle_.get());
+  handle_.reset();
+  multi_.reset();
+  due_.reset();
+}
+
+int HttpConnection::watch_of_libcurl(CURL*, curl_socket_t socket, int what, void* context, void*) {
+  auto* const connection = static_cast<HttpConnection*>(context);
+  if (what == CURL_POLL_REMOVE) {
+    connection->watcher_.unwatch(socket);
+    return 0;
+  }
+  std::uint32_t events = 0;
+  if ((what & CURL_POLL_IN) != 0) events |= EPOLLIN;
+  if ((what & CURL_POLL_OUT) != 0) events |= EPOLLOUT;
+  return connection->watcher_.watch(socket, events, connection) ? 0 : -1;
+}
+
+int HttpConnection::timer_of_libcurl(CURLM*, long timeout_ms, void* context) {
+  auto& due = static_cast<HttpConnection*>(context)->due_;
+  due.reset();
+  if (timeout_ms >= 0) due = Clock::now() + std::chrono::milliseconds(timeout_ms);
+  return 0;
+}
+
+HttpConnection::Connecting HttpConnection::go_on(int socket, int ready) {
+  if (socket == CURL_SOCKET_TIMEOUT) due_.reset();
+  int running = 0;
+  ::curl_multi_socket_action(multi_.get(), socket, ready, &running);
+  int left = 0;
+  const CURLMsg* const message = ::curl_multi_info_read(multi_.get(), &left);
+  if (message == nullptr || message->msg != CURLMSG_DONE) return Connecting::kMore;
+  failure_ = message->data.result;
+  if (failure_ == CURLE_OK && !take_socket()) failure_ = CURLE_COULDNT_CONNECT;
+  due_.reset();
+  return failure_ == CURLE_OK ? Connecting::kDone : Connecting::kFailed;
+}
+
+bool HttpConnection::take_socket() {
   curl_socket_t socket = CURL_SOCKET_BAD;
-  if (::curl_easy_getinfo(handle_.get(), CURLINFO_ACTIVESOCKET, &socket) != CURLE_OK) return false;
+  if (::curl_easy_getinfo(handle_.get(), CURLINFO_ACTIVESOCKET, &socket) != CURLE_OK ||
+      socket < 0) {
+    return false;
+  }
   socket_ = socket;
+  if (tls_) return true;
+  own_ = UniqueFd(::fcntl(socket, F_DUPFD_CLOEXEC, 0));
+  let_go_of_libcurl();
+  socket_ = own_.get();
   return socket_ >= 0;
 }
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <memory>
 
 #include "support/scripted_http.h"
@@ -340,4 +341,39 @@ TEST_CASE("only http and https are spoken") {
     CAPTURE(url);
     CHECK(scene.ask({.url = url}).status == 0);
   }
+}
+
+TEST_CASE(
+    "connections that servers end at any time cost no request, nor give it another's answer") {
+  std::atomic<unsigned> answers = 0;
+  const ScriptedHttp::Script script = [&](ScriptedHttp::Peer& peer, const auto& asked) {
+    peer.send(http_reply(200, {}, asked.target));
+    if (++answers % 5 == 0) peer.hang_up();
+  };
+  ScriptedHttp first(script);
+  ScriptedHttp second(script);
+  Scene scene;
+  // Libcurl looks at the connections it knows of once a second.
+  const auto end = std::chrono::steady_clock::now() + milliseconds(2500);
+  unsigned asked = 0;
+  unsigned done = 0;
+  unsigned wrong = 0;
+  const std::function<void()> ask_one = [&] {
+    const std::string target = "/" + std::to_string(++asked);
+    scene.client.ask(
+        {.url = "http://" + (asked % 2 == 0 ? first : second).address() + target,
+         .deadline = std::chrono::seconds(20)},
+        [&, target](const HttpAnswer& answer) {
+          ++done;
+          if (answer.status != 200 || answer.body != target) {
+            ++wrong;
+            MESSAGE(target << ": " << answer.status << " " << answer.body << " " << answer.error);
+          }
+          if (std::chrono::steady_clock::now() < end) ask_one();
+        });
+  };
+  for (int i = 0; i < 24; ++i) ask_one();
+  CHECK(scene.until([&] { return done == asked; }, std::chrono::seconds(60)));
+  CHECK(wrong == 0);
+  CHECK(done > 100);
 }
