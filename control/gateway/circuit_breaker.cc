@@ -18,6 +18,11 @@ bool CircuitBreaker::may_try(Clock::time_point now) noexcept {
   return true;
 }
 
+bool CircuitBreaker::may_try_at_last(Clock::time_point now) noexcept {
+  if (open_ && now >= opened_at_ + kShortestBackoff) retry_at_ = std::min(retry_at_, now);
+  return may_try(now);
+}
+
 void CircuitBreaker::succeeded(Clock::time_point) {
   *this = CircuitBreaker();
 }
@@ -45,6 +50,7 @@ void CircuitBreaker::open(Clock::time_point now) noexcept {
   open_ = true;
   trying_ = false;
   backoff_ = std::clamp(backoff_ * 2, kShortestBackoff, kLongestBackoff);
+  opened_at_ = now;
   retry_at_ = now + backoff_;
 }
 

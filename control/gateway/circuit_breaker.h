@@ -4,9 +4,10 @@
 //                         ▲                               │
 //                         └────────── failure: twice the backoff
 //
-// Attempts that began before it opened and fail afterwards tell nothing new: they neither lengthen
-// the backoff nor put it off. One that succeeds closes it. One per path and server. Gateway thread
-// only; decides by the caller's clock.
+// Where no other server is left it is half-open kShortestBackoff after the last failure, whatever
+// the backoff has grown to. Attempts that began before it opened and fail afterwards tell nothing
+// new: they neither lengthen the backoff nor put it off. One that succeeds closes it. One per path
+// and server. Gateway thread only; decides by the caller's clock.
 #pragma once
 
 #include <chrono>
@@ -31,6 +32,9 @@ class CircuitBreaker {
   /// Whether an attempt may be made now. When half-open, true makes this the one attempt: it must
   /// end in succeeded(), failed() or abandoned().
   bool may_try(Clock::time_point now) noexcept;
+  /// The same for a read that has no other server left: does not wait for the end of a long
+  /// backoff, as a server that was away for long may be back.
+  bool may_try_at_last(Clock::time_point now) noexcept;
   void succeeded(Clock::time_point now);
   void failed(Clock::time_point now, Failure failure, std::string reason);
   /// The attempt ended without telling anything about the server.
@@ -54,6 +58,7 @@ class CircuitBreaker {
   int no_answers_ = 0;   // in a row, while closed; a 5xx between two does not end the row
   int server_errors_ = 0;
   std::chrono::milliseconds backoff_{0};  // the last one; 0 after a success
+  Clock::time_point opened_at_{};
   Clock::time_point retry_at_{};
   std::string reason_;
   std::optional<std::chrono::system_clock::time_point> failing_since_;

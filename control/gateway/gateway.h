@@ -128,6 +128,7 @@ class Gateway {
   bool admit_named_server(Read& read, const LookupCache::Answer& answer);
   std::vector<Candidate> in_order(const std::vector<Location>& locations) const;
   void try_next(Read& read);
+  Candidate* choose(Read& read);
   void try_again_later(Read& read);
   void attempt(Read& read, Candidate& candidate);
   void ask(Read& read);

@@ -98,19 +98,28 @@ std::vector<Gateway::Candidate> Gateway::in_order(const std::vector<Location>& l
 }
 
 void Gateway::try_next(Read& read) {
-  const Clock::time_point now = Clock::now();
-  for (Candidate& candidate : read.candidates) {
-    if (candidate.tried || !server(candidate.server).breaker.may_try(now)) continue;
-    if (read.attempts > 0 && !retries_.spend()) {
-      server(candidate.server).breaker.abandoned();
-      ++counters_.retries_refused;
-      answer(read, read.status);
-      return;
-    }
-    attempt(read, candidate);
+  Candidate* const next = choose(read);
+  if (next == nullptr) return try_again_later(read);
+  if (read.attempts > 0 && !retries_.spend()) {
+    server(next->server).breaker.abandoned();
+    ++counters_.retries_refused;
+    answer(read, read.status);
     return;
   }
-  try_again_later(read);
+  attempt(read, *next);
+}
+
+/// The first that may be tried; where there is none, one that is held back but may be well again.
+Gateway::Candidate* Gateway::choose(Read& read) {
+  const Clock::time_point now = Clock::now();
+  for (Candidate& candidate : read.candidates) {
+    if (!candidate.tried && server(candidate.server).breaker.may_try(now)) return &candidate;
+  }
+  for (Candidate& candidate : read.candidates) {
+    if (!candidate.tried && server(candidate.server).breaker.may_try_at_last(now))
+      return &candidate;
+  }
+  return nullptr;
 }
 
 /// Every replica has failed or is held back: once more a little later, by a new look-up, for some

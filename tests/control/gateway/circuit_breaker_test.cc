@@ -54,6 +54,25 @@ TEST_CASE("one failed connection, three silences or ten server errors open it, a
   check(Failure::kServerError, 10);
 }
 
+TEST_CASE("a read with no other server left does not wait for the end of a long backoff") {
+  Scene scene;
+  scene.fail(Failure::kUnreachable);
+  for (int i = 0; i < 8; ++i) {
+    scene.half_open();
+    scene.fail(Failure::kUnreachable);
+  }
+  REQUIRE(scene.backoff() == CircuitBreaker::kLongestBackoff);
+  CHECK_FALSE(scene.breaker.may_try_at_last(scene.now));
+  scene.now += CircuitBreaker::kShortestBackoff;
+  CHECK_FALSE(scene.may_try());
+  CHECK(scene.breaker.may_try_at_last(scene.now));
+  CHECK(scene.state() == State::kHalfOpen);
+  CHECK_FALSE(scene.breaker.may_try_at_last(scene.now));  // one at a time
+  scene.fail(Failure::kUnreachable);
+  CHECK(scene.backoff() == CircuitBreaker::kLongestBackoff);
+  CHECK_FALSE(scene.breaker.may_try_at_last(scene.now));
+}
+
 TEST_CASE("a success between failures starts both counts again") {
   Scene scene;
   scene.fail(Failure::kNoAnswer, 2);
