@@ -61,11 +61,6 @@ def silent_clients(programs: Path, run_dir: Path) -> Iterator[None]:
             held.wait()
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds of all of a process's threads."""
-    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-
-
 def worker_cpu_s(kelpd: daemon.Daemon) -> float:
     return sum(worker["cpu_time_s"] for worker in json.loads(kelpd.kelpctl("--json", "stats").stdout)["workers"])
 
@@ -115,10 +110,10 @@ def writers(cluster: weed.Cluster) -> Iterator[list[Synchronized]]:
 
 def share(kelpd: daemon.Daemon, what: str, seconds: float) -> list[figures.Figure]:
     pid = kelpd.child.pid
-    started, worker, whole = time.monotonic(), worker_cpu_s(kelpd), cpu_s(pid)
+    started, worker, whole = time.monotonic(), worker_cpu_s(kelpd), process.cpu_s(pid)
     time.sleep(seconds)
     # In the same order: what asking costs falls on both sides.
-    used_worker, used_whole, elapsed = worker_cpu_s(kelpd) - worker, cpu_s(pid) - whole, time.monotonic() - started
+    used_worker, used_whole, elapsed = worker_cpu_s(kelpd) - worker, process.cpu_s(pid) - whole, time.monotonic() - started
     return [figures.of_samples(f"CPU of an idle worker, {what}", [used_worker / elapsed * 100], "low", "%", must=1),
             figures.of_samples(f"CPU of all of kelpd, {what}", [used_whole / elapsed * 100], "low", "%", must=1)]
 

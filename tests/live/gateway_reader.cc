@@ -14,72 +14,27 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <ctime>
 #include <deque>
-#include <fstream>
-#include <iterator>
-#include <string>
+#include <utility>
 #include <vector>
 
+#include "live/objects.h"
 #include "shm_ring/kelp.h"
+
+namespace live = kelp::live;
+using live::now_ns;
+using live::Object;
 
 namespace {
 
 constexpr std::uint32_t kMostInFlight = 4096;
 constexpr std::uint64_t kDataBytes = 256 << 20;
-constexpr std::uint32_t kPage = 4096;
 
-struct Object {
-  std::string fid;
-  std::string bytes;
-  kelp_fid parsed{};
-};
-
-long long now_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000ll + now.tv_nsec;
-}
-
-[[noreturn]] void give_up(const std::string& what, kelp_status status) {
-  std::fprintf(stderr, "%s: %s: %s\n", what.c_str(), kelp_status_name(status), kelp_error_detail());
-  std::exit(1);
-}
-
-std::vector<Object> load(const char* path) {
-  std::vector<Object> objects;
-  std::ifstream listing(path);
-  for (std::string line; std::getline(listing, line);) {
-    const std::size_t tab = line.find('\t');
-    std::ifstream file(line.substr(tab + 1), std::ios::binary);
-    Object object{line.substr(0, tab), {std::istreambuf_iterator<char>(file), {}}};
-    const kelp_status status = kelp_fid_parse(object.fid.c_str(), &object.parsed);
-    if (tab == std::string::npos || !file || status != KELP_OK) give_up(line, status);
-    objects.push_back(std::move(object));
-  }
-  return objects;
-}
-
-/// One byte more than the object: an answer that is too long is one of another length, too.
+/// The largest of them.
 std::uint32_t capacity_for(const std::vector<Object>& objects) {
-  std::size_t largest = 0;
-  for (const Object& object : objects) largest = std::max(largest, object.bytes.size());
-  return static_cast<std::uint32_t>((largest + kPage) / kPage * kPage);
-}
-
-bool is_right(const Object& object, const kelp_completion& done, const char* buffer) {
-  return done.status != KELP_OK ||
-         (done.bytes == object.bytes.size() && done.total == object.bytes.size() &&
-          std::memcmp(buffer, object.bytes.data(), object.bytes.size()) == 0);
-}
-
-const char* status_of(const kelp_completion& done) {
-  return kelp_status_name(static_cast<kelp_status>(done.status));
-}
-
-const char* path_of(const kelp_completion& done) {
-  return kelp_path_name(static_cast<kelp_path>(done.path));
+  std::uint32_t largest = 0;
+  for (const Object& object : objects) largest = std::max(largest, live::capacity_for(object));
+  return largest;
 }
 
 bool stdin_open() {
@@ -102,13 +57,12 @@ class Reader {
     options.ring_entries = kMostInFlight;
     options.data_bytes = std::uint64_t{slots} * capacity_ + (1 << 20);
     options.spin_us = 0;  // this program shares its CPU with the servers
-    kelp_status status = kelp_connect(&options, &connection_);
-    if (status == KELP_OK) status = kelp_channel_open(connection_, &channel_);
-    if (status != KELP_OK) give_up("attach", status);
+    live::give_up_unless_ok("attach", kelp_connect(&options, &connection_));
+    live::give_up_unless_ok("channel", kelp_channel_open(connection_, &channel_));
     for (std::uint32_t i = 0; i < slots; ++i) {
       void* buffer = nullptr;
-      status = kelp_buffer_alloc(connection_, capacity_, &buffer);
-      if (status != KELP_OK) give_up("kelp_buffer_alloc", status);
+      live::give_up_unless_ok("kelp_buffer_alloc",
+                              kelp_buffer_alloc(connection_, capacity_, &buffer));
       slots_.push_back({static_cast<char*>(buffer), 0, 0});
       free_.push_back(i);
     }
@@ -125,14 +79,13 @@ class Reader {
     for (const Object& object : objects_) {
       kelp_completion done{};
       kelp_request request = request_for(object, 0);
-      const kelp_status status = kelp_read_many(channel_, &request, 1, &done);
-      if (status != KELP_OK) give_up("kelp_read_many", status);
+      live::give_up_unless_ok("kelp_read_many", kelp_read_many(channel_, &request, 1, &done));
       std::printf(
           "{\"fid\": \"%s\", \"status\": \"%s\", \"path\": \"%s\", \"bytes\": %u, \"total\": %llu, "
           "\"right\": %s}\n",
-          object.fid.c_str(), status_of(done), path_of(done), done.bytes,
+          object.text.c_str(), live::status_of(done), live::path_of(done), done.bytes,
           static_cast<unsigned long long>(done.total),
-          is_right(object, done, slots_[0].buffer) ? "true" : "false");
+          live::is_right(object, done, slots_[0].buffer) ? "true" : "false");
     }
   }
 
@@ -157,7 +110,7 @@ class Reader {
   kelp_request request_for(const Object& object, std::uint32_t slot) const {
     kelp_request request{};
     request.tag = slot;
-    request.fid = object.parsed;
+    request.fid = object.fid;
     request.buffer = slots_[slot].buffer;
     request.length = capacity_;
     request.timeout_us = timeout_us_;
@@ -178,7 +131,9 @@ class Reader {
         return;
       }
       free_.push_back(slot);
-      if (status != KELP_RING_FULL && status != KELP_BUFFER_BUSY) give_up("kelp_submit", status);
+      if (status != KELP_RING_FULL && status != KELP_BUFFER_BUSY) {
+        live::give_up_unless_ok("kelp_submit", status);
+      }
     }
     std::fprintf(log, "%lld %lld %zu not-submitted none 1\n", now, now, object);
   }
@@ -186,15 +141,14 @@ class Reader {
   void reap(std::FILE* log, std::uint64_t wait_us) {
     kelp_completion done[64];
     std::uint32_t reaped = 0;
-    const kelp_status status = kelp_reap(channel_, done, 64, wait_us, &reaped);
-    if (status != KELP_OK) give_up("kelp_reap", status);
+    live::give_up_unless_ok("kelp_reap", kelp_reap(channel_, done, 64, wait_us, &reaped));
     const long long now = now_ns();
     for (std::uint32_t i = 0; i < reaped; ++i) {
       const auto slot = static_cast<std::uint32_t>(done[i].tag);
       const Slot& read = slots_[slot];
       std::fprintf(log, "%lld %lld %zu %s %s %d\n", read.submitted_ns, now, read.object,
-                   status_of(done[i]), path_of(done[i]),
-                   is_right(objects_[read.object], done[i], read.buffer));
+                   live::status_of(done[i]), live::path_of(done[i]),
+                   live::is_right(objects_[read.object], done[i], read.buffer));
       free_.push_back(slot);
     }
   }
@@ -215,7 +169,8 @@ int main(int argc, char** argv) {
   if (argc != 4 && argc != 6) return 2;
   const bool steadily = argc == 6;
   const int timeout_ms = std::atoi(argv[3]);
-  Reader reader(argv[1], load(argv[2]), static_cast<std::uint32_t>(timeout_ms), steadily);
+  Reader reader(argv[1], live::load_objects(argv[2]), static_cast<std::uint32_t>(timeout_ms),
+                steadily);
   if (!steadily) {
     reader.once();
     return 0;

@@ -14,30 +14,26 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <ctime>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <map>
 #include <sstream>
 #include <string>
 #include <vector>
 
+#include "live/objects.h"
 #include "shm_ring/kelp.h"
+
+namespace live = kelp::live;
+using live::give_up_unless_ok;
+using live::now_ns;
+using live::Object;
 
 namespace {
 
 constexpr std::uint32_t kMostInFlight = 1024;
-constexpr std::uint64_t kPage = 4096;
 /// For what is taken in the place of held buffers.
 constexpr std::uint64_t kSpareBytes = 128 << 20;
 constexpr std::uint64_t kReapUs = 100'000;
-
-struct Object {
-  kelp_fid fid{};
-  std::string bytes;
-};
 
 struct Buffer {
   std::uint64_t* words = nullptr;
@@ -54,32 +50,6 @@ struct Ends {
   std::map<std::string, std::uint32_t> ways;  // "ok http", "deadline none"
 };
 
-long long now_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * 1'000'000'000ll + now.tv_nsec;
-}
-
-void give_up_unless_ok(const char* what, kelp_status status) {
-  if (status == KELP_OK) return;
-  std::fprintf(stderr, "%s: %s: %s\n", what, kelp_status_name(status), kelp_error_detail());
-  std::exit(1);
-}
-
-std::vector<Object> load(const char* path) {
-  std::vector<Object> objects;
-  std::ifstream listing(path);
-  for (std::string line; std::getline(listing, line);) {
-    const std::size_t tab = line.find('\t');
-    std::ifstream file(line.substr(tab + 1), std::ios::binary);
-    Object object;
-    give_up_unless_ok(line.c_str(), kelp_fid_parse(line.substr(0, tab).c_str(), &object.fid));
-    object.bytes.assign(std::istreambuf_iterator<char>(file), {});
-    objects.push_back(std::move(object));
-  }
-  return objects;
-}
-
 std::uint64_t pattern_of(std::size_t buffer, std::uint64_t turn, std::size_t word) {
   return (buffer << 40 ^ turn << 20 ^ word) * 0x9e3779b97f4a7c15ULL;
 }
@@ -87,7 +57,7 @@ std::uint64_t pattern_of(std::size_t buffer, std::uint64_t turn, std::size_t wor
 class Reader {
  public:
   Reader(const char* run_dir, const char* listing, std::size_t buffers)
-      : objects_(load(listing)), buffers_(buffers) {
+      : objects_(live::load_objects(listing)), buffers_(buffers) {
     kelp_options options = KELP_OPTIONS_INIT;
     options.run_dir = run_dir;
     options.name = "late_reader";
@@ -131,10 +101,7 @@ class Reader {
  private:
   const Object& object_of(std::size_t buffer) const { return objects_[buffer % objects_.size()]; }
 
-  /// One byte more than the object: an answer that is too long is one of another length, too.
-  std::uint32_t capacity(std::size_t buffer) const {
-    return static_cast<std::uint32_t>((object_of(buffer).bytes.size() + kPage) / kPage * kPage);
-  }
+  std::uint32_t capacity(std::size_t buffer) const { return live::capacity_for(object_of(buffer)); }
 
   void take(std::size_t buffer) {
     void* memory = nullptr;
@@ -179,16 +146,11 @@ class Reader {
 
   void end(const kelp_completion& done, long long now, Ends& ends) {
     const std::size_t buffer = done.tag;
-    const std::string& bytes = object_of(buffer).bytes;
-    const bool ok = done.status == KELP_OK;
-    const bool right = ok && done.bytes == bytes.size() && done.total == bytes.size() &&
-                       std::memcmp(buffers_[buffer].words, bytes.data(), bytes.size()) == 0;
     ++ends.ended;
-    ends.wrong += ok && !right;
+    ends.wrong += !live::is_right(object_of(buffer), done, buffers_[buffer].words);
     const double took_ms = static_cast<double>(now - buffers_[buffer].submitted_ns) / 1e6;
     ends.longest_ms = std::max(ends.longest_ms, took_ms);
-    ++ends.ways[std::string(kelp_status_name(static_cast<kelp_status>(done.status))) + " " +
-                kelp_path_name(static_cast<kelp_path>(done.path))];
+    ++ends.ways[std::string(live::status_of(done)) + " " + live::path_of(done)];
     if ((done.flags & KELP_FLAG_BUFFER_HELD) != 0) {
       ++ends.held;
       give_up_unless_ok("kelp_buffer_free", kelp_buffer_free(connection_, buffers_[buffer].words));

