@@ -92,8 +92,8 @@ struct TargetConfig {
   std::uint64_t gzip_max_output_bytes = 1ull << 30;  ///< of one needle; 64 KiB..1 TiB
   std::uint32_t gzip_max_ratio = 1100;  ///< inflated to stored; 1..1100, DEFLATE ends at 1032
   std::uint64_t inline_inflate_bytes = 262144;  ///< beyond: on the loader; 0..16 MiB
-  std::uint64_t cache_bytes = 0;        ///< of small needles in memory, of all workers; 0..1 TiB
-  std::uint32_t reload_wait_ms = 1000;  ///< a read waits so long for a reloading index; 0..60000
+  std::uint64_t cache_bytes = 64 << 20;  ///< of small needles in memory where others ask; 0..1 TiB
+  std::uint32_t reload_wait_ms = 1000;   ///< a read waits so long for a reloading index; 0..60000
   bool trust_local_clients = false;  ///< no token from them, even where the volume server wants one
   std::vector<TargetVolumeServer> volume_servers;
   std::vector<TargetDirectory> directories;  ///< at least one, or a volume server, or a master
@@ -122,6 +122,7 @@ struct PeerConfig {
   bool discover = true;                ///< asks at port 18516 of volume servers' hosts
   std::string keys_file;               ///< holds the keys peers know each other by; empty: none
   bool allow_unauthenticated = false;  ///< peers of other hosts need no key
+  std::uint32_t hedge_after_ms = 0;    ///< a second way is tried then; 0: never; 0..60000
 };
 
 /// One effective item, for /config: where its value comes from.

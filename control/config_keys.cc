@@ -159,7 +159,8 @@ void add_target(std::vector<ConfigKey>& keys) {
       {0, 16 * kMiB, ""}, "A compressed needle that inflates to more is inflated off the worker."));
   keys.push_back(
       bytes_key("target.cache_bytes", target(&TargetConfig::cache_bytes), {0, kTiB, ""},
-                "Memory for small needles that are read again and again; 0: none is kept."));
+                "Memory for small needles that kelpds of other hosts read again and again, where "
+                "peer.listen is set; 0: none is kept."));
   keys.push_back(number_key(
       "target.reload_wait_ms", target(&TargetConfig::reload_wait_ms), {0, 60000, "milliseconds"},
       "How long a read waits for an index that is being reloaded, before the next path."));
@@ -223,6 +224,10 @@ void add_peer(std::vector<ConfigKey>& keys) {
                         "File of the keys by which kelpds know each other; empty: none."));
   keys.push_back(bool_key("peer.allow_unauthenticated", peer(&PeerConfig::allow_unauthenticated),
                           "Kelpds of other hosts need no key."));
+  keys.push_back(number_key("peer.hedge_after_ms", peer(&PeerConfig::hedge_after_ms),
+                            {0, 60000, "milliseconds"},
+                            "A kelpd that has not answered by then: the volume server is asked, "
+                            "too; 0: never."));
 }
 
 std::vector<ConfigKey> build_keys() {

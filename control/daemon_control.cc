@@ -93,11 +93,11 @@ void Daemon::add_operator_routes(HttpRoutes& routes) {
   };
   action("/drain", "draining", [](Daemon& daemon) { daemon.start_drain("POST /drain"); });
   action("/disable", "disabled", [](Daemon& daemon) { daemon.set_serving(false); });
+  action("/enable", "enabled", [](Daemon& daemon) { daemon.set_serving(true); });
   routes.add("GET", "/loadgen", [this](const HttpRequest&) { return load_.report(); });
   routes.add("POST", "/loadgen",
              [this](const HttpRequest& request) { return load_.start(request, workers_); });
   routes.add("POST", "/loadgen/stop", [this](const HttpRequest&) { return load_.stop(); });
-  action("/enable", "enabled", [](Daemon& daemon) { daemon.set_serving(true); });
 }
 
 ReportSources Daemon::sources() const {

@@ -64,7 +64,9 @@ WorkerOptions worker_options(const Config& config, std::uint32_t index,
   options.max_timeout_us = std::uint64_t{config.client.max_timeout_ms} * 1000;
   options.reload_wait_us = std::uint64_t{config.target.reload_wait_ms} * 1000;
   options.inline_inflate_bytes = config.target.inline_inflate_bytes;
-  options.cache_bytes = config.target.cache_bytes / options.workers;
+  const bool asked = !config.peer.listen.empty();
+  options.cache_bytes = asked ? config.target.cache_bytes / options.workers : 0;
+  options.hedge_after_us = std::uint64_t{config.peer.hedge_after_ms} * 1000;
   options.trust_local_clients = config.target.trust_local_clients;
   options.remote = !config.gateway.masters.empty();
   options.loader.worker = index;

@@ -9,7 +9,8 @@
 namespace kelp {
 
 /// {"peers": [{"address", "node", "role", "worker", "target_worker", "discovered", "state",
-/// "error", "key_id"}],
+/// "error", "key_id", "path", "credits", "traffic": null or {"in_flight", "answers", "ok", "late",
+/// "bytes", "p50_us", "p99_us", "max_us"}}],
 ///  "counters": {"accepted", "refused", "connected", "failed"}}; null `peers`: nothing is
 ///  configured.
 std::string peers_json(const PeerConnections* peers);

@@ -95,6 +95,7 @@ void add_peer(const json& peer, Table& table) {
   const bool asks_us = field(peer, "role") == "gateway";
   const std::string state = field_text(peer, "state");
   const std::string error = field_text(peer, "error");
+  const json& traffic = field(peer, "traffic");
   table.add({{field_text(peer, "address")},
              {field_text(peer, "role")},
              {field_text(peer, "node")},
@@ -102,6 +103,11 @@ void add_peer(const json& peer, Table& table) {
              {asks_us ? "-" : field_text(peer, "target_worker")},
              {state, link_tone(state, error)},
              {key_text(peer, state == "up")},
+             {field_text(traffic, "in_flight")},
+             {field_text(traffic, "answers")},
+             bytes_cell(traffic, "bytes"),
+             {field_text(traffic, "p50_us")},
+             {field_text(traffic, "p99_us")},
              {error == "-" ? "" : error}});
 }
 
@@ -231,7 +237,7 @@ std::string view_peers(const json& peers, bool colour) {
   const json& counters = field(peers, "counters");
   if (!list.is_array()) return "no peers\n";
   if (list.empty() && counters.is_null()) {
-    return "no peers: neither peer.listen nor peer.kelpds is set\n";
+    return "no peers: neither [peer] nor a gateway that could discover them is configured\n";
   }
   if (list.empty()) {
     return "no peers: no other kelpd is connected\n" + peer_counts(counters, colour);
@@ -243,6 +249,11 @@ std::string view_peers(const json& peers, bool colour) {
                {"PEER WORKER", true},
                {"STATE"},
                {"KEY", true},
+               {"IN FLIGHT", true},
+               {"ANSWERS", true},
+               {"BYTES", true},
+               {"P50 µs", true},
+               {"P99 µs", true},
                {"ERROR"}});
   for (const json& peer : list) add_peer(peer, table);
   return table.text(colour) + peer_counts(counters, colour);

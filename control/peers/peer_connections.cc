@@ -179,7 +179,7 @@ void PeerConnections::meet_new_peers() {
     const auto index = static_cast<PeerIndex>(known_.size());
     known_.push_back(std::move(peer));
     for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
-      dials_.push_back({.peer = index, .worker = worker, .error = {}});
+      dials_.push_back({.peer = index, .worker = worker, .error = {}, .traffic = {}});
     }
   }
 }
@@ -419,9 +419,12 @@ void PeerConnections::agreed(std::uint64_t id) {
   link->socket = std::move(talk.socket);
   link->agreement = agreement;
   link->id = id;
+  link->counters = std::make_shared<LinkCounters>();
   link->received.assign(talk.handshake().leftover().begin(), talk.handshake().leftover().end());
   if (talk.gateway != nullptr) {
     Dial& wanted = dials_[talk.dial];
+    if (wanted.traffic == nullptr) wanted.traffic = link->counters;
+    link->counters = wanted.traffic;
     link->role = NewLink::Role::kGateway;
     link->peer = wanted.peer;
     if (!workers_[wanted.worker]->add_link(std::move(link))) {
@@ -433,6 +436,7 @@ void PeerConnections::agreed(std::uint64_t id) {
     wanted.up_since = Clock::now();
     wanted.error.clear();
     wanted.key_id = agreement.key_id;
+    wanted.slots = agreement.slots;
     log_info("connected to a kelpd", {{"peer", talk.address},
                                       {"worker", std::to_string(wanted.worker)},
                                       {"target_worker", std::to_string(wanted.target_worker)}});
@@ -440,13 +444,15 @@ void PeerConnections::agreed(std::uint64_t id) {
     return;
   }
   const std::uint32_t worker = agreement.target_worker;
+  const std::shared_ptr<LinkCounters> traffic = link->counters;
   const auto of_worker = std::ranges::count(accepted_, worker, &Accepted::worker);
   if (static_cast<std::size_t>(of_worker) >= kMostLinksOfOneWorker ||
       !workers_[worker]->add_link(std::move(link))) {
     ++counters_.refused;
     return log_refused(talk.address, "the worker has too many connections");
   }
-  accepted_.push_back({talk.address, agreement.node, worker, agreement.key_id, id});
+  accepted_.push_back(
+      {talk.address, agreement.node, worker, agreement.key_id, id, agreement.slots, traffic});
   static LogLimiter limiter("a gateway has connected");
   if (limiter.allow()) {
     log_info("a gateway has connected", {{"peer", talk.address}, {"node", agreement.node}});
@@ -460,8 +466,11 @@ void PeerConnections::dial_others(const Dial& first, std::uint16_t target_worker
       return each.peer == first.peer && each.worker == first.worker && each.target_worker == other;
     });
     if (!known) {
-      dials_.push_back(
-          {.peer = first.peer, .worker = first.worker, .target_worker = other, .error = {}});
+      dials_.push_back({.peer = first.peer,
+                        .worker = first.worker,
+                        .target_worker = other,
+                        .error = {},
+                        .traffic = {}});
     }
   }
 }
@@ -531,11 +540,22 @@ std::vector<PeerReport> PeerConnections::reports() const {
                        each.target_worker,
                        absent ? "absent" : kStates[static_cast<std::size_t>(each.state)],
                        each.error,
-                       each.state == Dial::State::kUp ? each.key_id : 0});
+                       each.state == Dial::State::kUp ? each.key_id : 0,
+                       each.state == Dial::State::kUp ? each.slots : std::uint16_t{0},
+                       each.traffic});
   }
   for (const Accepted& each : accepted_) {
-    reports.push_back(
-        {each.address, each.node, false, false, 0, each.worker, "up", {}, each.key_id});
+    reports.push_back({each.address,
+                       each.node,
+                       false,
+                       false,
+                       0,
+                       each.worker,
+                       "up",
+                       {},
+                       each.key_id,
+                       each.slots,
+                       each.traffic});
   }
   return reports;
 }

@@ -44,6 +44,8 @@ struct PeerReport {
   std::string state;  ///< "up", "connecting", "waiting", "absent"
   std::string error;  ///< why it is not up
   std::uint32_t key_id = 0;
+  std::uint16_t slots = 0;                      ///< credits; 0: it is not up
+  std::shared_ptr<const LinkCounters> traffic;  ///< null: it has not been up yet
 };
 
 struct PeerCounters {
@@ -110,12 +112,16 @@ class PeerConnections {
     Clock::time_point up_since{};
     std::string error;
     std::uint32_t key_id = 0;
+    std::uint16_t slots = 0;
+    std::shared_ptr<LinkCounters> traffic;  // of all its connections
   };
   /// A gateway's connection that a worker has.
   struct Accepted {
     std::string address, node;
     std::uint32_t worker = 0, key_id = 0;
     std::uint64_t id = 0;  // of its link
+    std::uint16_t slots = 0;
+    std::shared_ptr<LinkCounters> traffic;
   };
 
   PeerConnections(PeerOptions options, Waker* control);

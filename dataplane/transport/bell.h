@@ -14,7 +14,8 @@ class Bell {
   /// once.
   static std::unique_ptr<Bell> on(int fd);
 
-  bool has_rung() const noexcept { return uring_->is_told(); }
+  /// Also where it could not be heard from now on.
+  bool has_rung() const noexcept { return uring_->has_work(); }
   /// Hears what comes from now on. Before the descriptor is read dry.
   void hush() noexcept;
 

@@ -6,10 +6,13 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
+#include <utility>
 
+#include "dataplane/transport/link_counters.h"
 #include "dataplane/wire/frames.h"
 #include "shm_ring/file_id.h"
 
@@ -46,10 +49,15 @@ class GatewayLink {
 
   virtual ~GatewayLink() = default;
 
+  /// Its user's to write.
+  LinkCounters& counters() const noexcept { return *counters_; }
+  void count_in(std::shared_ptr<LinkCounters> counters) { counters_ = std::move(counters); }
+
   /// A slot for a request of `owner`; nullopt: no credit is left, or the link is ending.
   virtual std::optional<std::uint16_t> ask(std::uint32_t owner, const LinkRead& read) = 0;
   /// Nobody waits for the request in `slot` any more: it is not answered, and its slot comes back
-  /// in time. False: something may still write into its buffer, until released().
+  /// in time. False: something may still write into its buffer, until released(). (Never over TCP:
+  /// only who writes by itself, as a remote host's adapter does, cannot be told to stop at once.)
   virtual bool let_go(std::uint16_t slot) = 0;
   virtual void flush() = 0;
   /// Ends it. fenced() is true some time after.
@@ -60,6 +68,9 @@ class GatewayLink {
   virtual bool ending() const = 0;
   virtual std::uint16_t in_flight() const = 0;
   virtual std::uint32_t max_slice_bytes() const = 0;
+
+ private:
+  std::shared_ptr<LinkCounters> counters_ = std::make_shared<LinkCounters>();
 };
 
 /// Where the bytes of an answer are, and what is known of them.
@@ -85,6 +96,10 @@ class TargetLink {
 
   virtual ~TargetLink() = default;
 
+  /// Its user's to write.
+  LinkCounters& counters() const noexcept { return *counters_; }
+  void count_in(std::shared_ptr<LinkCounters> counters) { counters_ = std::move(counters); }
+
   /// Memory for the payload of the request in `slot`: as long as the request is unanswered it is
   /// its reader's; then the transport's.
   virtual std::span<std::byte> room(std::uint16_t slot) = 0;
@@ -102,6 +117,9 @@ class TargetLink {
   virtual bool fenced() const = 0;
   virtual bool broken() const = 0;
   virtual std::uint16_t in_flight() const = 0;
+
+ private:
+  std::shared_ptr<LinkCounters> counters_ = std::make_shared<LinkCounters>();
 };
 
 }  // namespace kelp

@@ -2,25 +2,11 @@
 #pragma once
 
 #include <array>
-#include <atomic>
-#include <cstdint>
 
+#include "shm_ring/counter.h"
 #include "shm_ring/histogram.h"
 
 namespace kelp {
-
-/// A number with one writer.
-class Counter {
- public:
-  void add(std::uint64_t amount = 1) noexcept {
-    // relaxed load + store instead of an atomic add: only one thread writes; orders nothing.
-    value_.store(value_.load(std::memory_order_relaxed) + amount, std::memory_order_relaxed);
-  }
-  std::uint64_t value() const noexcept { return value_.load(std::memory_order_relaxed); }
-
- private:
-  std::atomic<std::uint64_t> value_{0};
-};
 
 struct WorkerCounters {
   Counter polls;         ///< turns of the loop
@@ -36,6 +22,8 @@ struct WorkerCounters {
   Counter peer_reads;                   ///< asked of the kelpd of another host
   Counter peer_requests;                ///< taken of gateways of other hosts
   Counter peer_late;                    ///< answers of those that nobody waited for any more
+  Counter hedges;                       ///< of peer_reads: tried a second way, too
+  Counter hedges_won;                   ///< of those: answered by it
   Counter crc_errors;                   ///< answers whose bytes did not fit their checksum
   Counter bytes;                        ///< payload bytes delivered
   std::array<Counter, 32> completions;  ///< by kelp_status

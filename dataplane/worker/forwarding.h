@@ -29,6 +29,7 @@ struct ForwardedRequest {
 struct ForwardedAnswer {
   OpIndex origin = kNoOp;
   ReadOutcome outcome;
+  kelp_path path = KELP_PATH_NONE;
 };
 
 /// One way from a worker to another, and back. Either queue holds all ops of its sender: neither is

@@ -26,14 +26,15 @@ double LoadGenerator::seconds() const noexcept {
 bool LoadGenerator::over(Ticks now) const noexcept {
   const auto ms = static_cast<std::uint64_t>(plan_.duration.count());
   return begun_ >= plan_.requests || stop_.load(std::memory_order_relaxed) ||
-         (began_ != 0 && now - began_ >= TickRate::instance().from_us(ms * 1000));
+         now - began_ >= TickRate::instance().from_us(ms * 1000);
+}
+
+void LoadGenerator::begin(Ticks now) noexcept {
+  began_ = now;
+  cpu_ns_ = thread_cpu_ns();
 }
 
 std::optional<LoadGenerator::Next> LoadGenerator::next(Ticks now) noexcept {
-  if (began_ == 0) {
-    began_ = now;
-    cpu_ns_ = thread_cpu_ns();
-  }
   if (free_.empty() || over(now)) return std::nullopt;
   const std::uint32_t slot = free_.back();
   free_.pop_back();

@@ -66,7 +66,8 @@ class LoadGenerator {
     FileId fid;
     std::span<std::byte> buffer;
   };
-  /// The first time it begins. nullopt: not now.
+  void begin(Ticks now) noexcept;
+  /// nullopt: not now.
   std::optional<Next> next(Ticks now) noexcept;
   void ended(std::uint32_t slot, kelp_status status, kelp_path path, std::uint32_t bytes,
              Ticks taken, Ticks now) noexcept;

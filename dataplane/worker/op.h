@@ -7,6 +7,7 @@
 
 #include "dataplane/volume/needle_read.h"
 #include "dataplane/volume/volume.h"
+#include "dataplane/worker/peer_read.h"
 #include "dataplane/worker/server_ring.h"
 #include "shm_ring/layout.h"
 #include "shm_ring/ticks.h"
@@ -26,11 +27,10 @@ enum class OpState : std::uint8_t {
   kPrivateWait,  ///< `read.request()` is being looked at by the loader, which answers in `outcome`
   kForwarded,    ///< the worker that owns the volume has it; its answer is to come
   kRemoteWait,   ///< lent to the reader of the worker's RemoteLane
-  kPeerWait,     ///< another host's kelpd has been asked, in `slot` of `peer`
+  kPeerWait,     ///< another host's kelpd has been asked, by `peer_read`
 };
 
 struct ForwardLink;
-class GatewayLink;
 class TargetLink;
 
 /// The worker owns all of it but for what the state lends to another thread.
@@ -38,7 +38,9 @@ struct Op {
   /// Nobody waits for the answer any more.
   bool abandoned() const noexcept { return ring != nullptr && ring->severed(); }
   /// The load generator's.
-  bool generated() const noexcept { return ring == nullptr && link == nullptr && asker == nullptr; }
+  bool generated() const noexcept {
+    return ring == nullptr && link == nullptr && asker == nullptr && !hedges;
+  }
   /// Nothing is left of the request it was before; who asks, and for what, is to be said.
   void reset() noexcept {
     answered = false;
@@ -52,7 +54,9 @@ struct Op {
     link = nullptr;
     asker = nullptr;
     asked_peer = false;
-    peer = nullptr;
+    hedges = false;
+    hedged = false;
+    hedge = kNoOp;
     segment = nullptr;
     buffer = {};
     volume = nullptr;
@@ -74,13 +78,15 @@ struct Op {
   OpIndex origin = kNoOp;
   TargetLink* asker = nullptr;  ///< or, where `link` is null too: the other host's, in `slot`
                                 ///< (null as well: the load generator's, in its slot `origin`)
-  bool asked_peer = false;      ///< it has been asked of a peer, or may not be
   std::uint16_t slot = 0;
-  bool held_by_peer = false;         ///< let go, and something may still land in the buffer
+  bool asked_peer = false;    ///< it has been asked of a peer, or may not be
+  bool held_by_peer = false;  ///< let go, and something may still land in the buffer
+  bool hedged = false;        ///< it has had a second attempt
+  bool hedges = false;        ///< it is the second attempt of `origin`, in room `slot`
+  kelp_status peer_status = KELP_UNAVAILABLE;  ///< what asking the peer has come to
+  OpIndex hedge = kNoOp;                       ///< its own second attempt, which is under way
+  Ticks peer_asked = 0;
   Ticks peer_deadline = 0;           ///< then another path is tried
-  GatewayLink* peer = nullptr;       ///< its answer is to come
-  std::uint32_t slice_bytes = 0;     ///< of the buffer, that have come
-  std::uint64_t source = 0;          ///< the record they are of
   ClientSegment* segment = nullptr;  ///< where `buffer` lies; null: in memory of our own
   Submission submission;
   std::span<std::byte> buffer;
@@ -92,6 +98,7 @@ struct Op {
   std::uint64_t record_offset_bytes = 0;
   NeedleRead read;
   ReadOutcome outcome;  ///< of a private read
+  PeerRead peer_read;
 };
 
 /// A list of ops by index, linked through the ops: taking one out of the middle costs nothing.

@@ -40,11 +40,13 @@ bool PeerLinks::add(std::unique_ptr<NewLink> made, GatewayLink::User& gateway,
                                                      made->received, gateway);
       gateways_.push_back({made->peer, made->agreement.target_worker,
                            made->agreement.target_workers, &link, made->id, 0});
+      if (made->counters != nullptr) link.count_in(std::move(made->counters));
       link.start();
     } else {
       TcpTargetLink& link =
           transport_->add_target(std::move(made->socket), made->agreement, made->received, target);
       targets_.push_back({&link, made->id});
+      if (made->counters != nullptr) link.count_in(std::move(made->counters));
       link.start();
     }
   } catch (const std::bad_alloc&) {

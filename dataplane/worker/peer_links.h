@@ -34,7 +34,8 @@ struct NewLink {
   wire::Agreement agreement;
   std::vector<std::byte> received;  ///< behind the handshake
   PeerIndex peer = kNoPeer;
-  std::uint64_t id = 0;  ///< control's
+  std::uint64_t id = 0;                    ///< control's
+  std::shared_ptr<LinkCounters> counters;  ///< what comes of it; null: nobody wants to know
 };
 
 /// What becomes of one, on its way back.
@@ -79,6 +80,7 @@ class PeerLinks {
   template <class Ended>
   void sweep(Ticks now, Ended&& ended) {
     std::erase_if(gateways_, [&](const Gateway& each) {
+      show_in_flight(*each.link);
       const bool silent = each.suspected != 0 && now - each.suspected > fence_after_;
       if (silent || (each.link->ending() && each.link->in_flight() == 0)) each.link->fence();
       if (!each.link->fenced()) return false;
@@ -87,6 +89,7 @@ class PeerLinks {
       return true;
     });
     std::erase_if(targets_, [&](const Target& each) {
+      show_in_flight(*each.link);
       // Reads for it may still write into its rooms.
       if (!each.link->fenced() || each.link->in_flight() != 0) return false;
       transport_->remove(*each.link);
@@ -120,6 +123,12 @@ class PeerLinks {
     PeerIndex peer = kNoPeer;
     Ticks until = 0;
   };
+
+  template <class Link>
+  static void show_in_flight(const Link& link) noexcept {
+    // relaxed: a number by itself.
+    link.counters().in_flight.store(link.in_flight(), std::memory_order_relaxed);
+  }
 
   static constexpr std::uint64_t kFenceAfterUs = 1'000'000;
 

@@ -69,6 +69,7 @@ Worker::Worker(WorkerOptions options)
       suspicious_(rate_.from_us(kSuspiciousUs)),
       cache_(options_.cache_bytes == 0 ? nullptr
                                        : std::make_unique<NeedleCache>(options_.cache_bytes)),
+      hedge_rooms_(options_.hedge_after_us == 0 ? nullptr : std::make_unique<HedgeRooms>()),
       private_read_(std::make_unique<PrivateRead>()),
       private_memory_(std::make_unique<std::byte[]>(kInlinePrivateBytes)),
       epoll_(::epoll_create1(EPOLL_CLOEXEC)),
@@ -223,6 +224,7 @@ void Worker::take_command(const WorkerCommand& command) noexcept {
       return;
     case WorkerCommand::Kind::kGenerate:
       load_ = command.load;
+      load_->begin(ticks_now());
       return;
     case WorkerCommand::Kind::kDrain:
       draining_ = true;

@@ -5,7 +5,8 @@
 // counters. worker.cc sets up and sleeps; worker_poll.cc is the loop and a request's start and end;
 // worker_read.cc is what lies between; worker_forward.cc hands requests to
 // other workers, worker_peers.cc to kelpds of other hosts, worker_remote.cc to who reads from there
-// in other ways; worker_target.cc takes those of other hosts; worker_load.cc makes its own.
+// in other ways, worker_hedge.cc to both; worker_target.cc takes those of other hosts;
+// worker_load.cc makes its own.
 #pragma once
 
 #include <absl/container/flat_hash_map.h>
@@ -23,6 +24,7 @@
 #include "dataplane/worker/client.h"
 #include "dataplane/worker/counters.h"
 #include "dataplane/worker/forwarding.h"
+#include "dataplane/worker/hedge_rooms.h"
 #include "dataplane/worker/load_generator.h"
 #include "dataplane/worker/loader.h"
 #include "dataplane/worker/needle_cache.h"
@@ -52,6 +54,7 @@ struct WorkerOptions {
   std::uint64_t inline_inflate_bytes =
       262'144;                       ///< inflated on the worker; more goes to the loader
   std::uint64_t cache_bytes = 0;     ///< of small needles kept in memory; 0: none are
+  std::uint64_t hedge_after_us = 0;  ///< a peer lets a read wait so long: a second way; 0: never
   bool remote = false;               ///< what cannot be read here goes to remote_lane()
   bool trust_local_clients = false;  ///< no token asked for where the volume server wants one
   LoaderConfig loader;
@@ -200,6 +203,8 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   bool may_go_elsewhere(const Op& op, kelp_status status) const noexcept;
   bool may_go_elsewhere(const Op& op) const noexcept;
   bool go_elsewhere(OpIndex index, kelp_status why) noexcept;
+  void lend(OpIndex index, kelp_status why) noexcept;
+  void ask_back(OpIndex index) noexcept;
   std::uint32_t take_remote() noexcept;
   void cancel_abandoned() noexcept;
 
@@ -209,15 +214,25 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   void report_link(const LinkEnded& ended) noexcept;
   void learn_route(const Op& op, PeerIndex peer) noexcept;
   bool ask_peer(OpIndex index) noexcept;
-  bool ask_slice(OpIndex index, GatewayLink& link) noexcept;
+  LinkRead wanted_of_peer(const Op& op, Ticks now) const noexcept;
+  void be_patient(Op& op, Ticks now) const noexcept;
   void answered(std::uint32_t owner, const wire::Answer& answer, bool intact) override;
-  void take_slice(OpIndex index, GatewayLink& link, const wire::Answer& answer) noexcept;
+  void take_slice(OpIndex index, std::uint32_t slice, const wire::Answer& answer) noexcept;
+  bool stop_peer(Op& op, kelp_status why) noexcept;
+  void give_up_peer(OpIndex index, kelp_status why) noexcept;
   void finish_peer(OpIndex index, const ReadOutcome& outcome) noexcept;
   void leave_peer(OpIndex index, kelp_status why) noexcept;
   void passed_over(GatewayLink& link) override;
   void released(std::uint32_t owner) override;
   void lost(std::uint32_t owner) override;
+  void nothing_lands(std::uint32_t owner) noexcept;
   void let_go_overdue(Ticks now) noexcept;
+
+  // worker_hedge.cc
+  bool may_hedge(const Op& op, Ticks now) const noexcept;
+  void hedge(OpIndex index, Ticks now) noexcept;
+  void end_hedge(const Op& second, const ReadOutcome& outcome) noexcept;
+  void forget_hedge(Op& op) noexcept;
 
   // worker_target.cc
   void asked(TargetLink& link, const wire::Request& request, std::string_view token) override;
@@ -329,7 +344,8 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   Ticks rationed_until_ = 0;   // a client is; see ClientShare::ration
   bool draining_ = false;
   bool drained_reported_ = false;
-  std::unique_ptr<NeedleCache> cache_;  // none: nothing is kept
+  std::unique_ptr<NeedleCache> cache_;       // none: nothing is kept
+  std::unique_ptr<HedgeRooms> hedge_rooms_;  // none: nothing is tried in two ways at once
   GzipInflater inflater_;
   std::unique_ptr<PrivateRead> private_read_;
   std::unique_ptr<std::byte[]> private_memory_;  // kInlinePrivateBytes, of one read at a time

@@ -40,6 +40,7 @@ std::uint32_t Worker::take_forwarded() noexcept {
     if (link == nullptr) continue;
     for (; const std::optional<ForwardedAnswer> answer = link->answers.try_pop(); ++taken) {
       forwarded_.remove(answer->origin);
+      ops_[answer->origin].path = answer->path;
       end(answer->origin, answer->outcome);
     }
   }
@@ -76,7 +77,7 @@ void Worker::begin_forwarded(ForwardLink& from, const ForwardedRequest& request)
 }
 
 void Worker::send_back(const Op& op, const ReadOutcome& outcome) noexcept {
-  op.link->answers.try_push({op.origin, outcome});
+  op.link->answers.try_push({op.origin, outcome, op.path});
   op.link->sender.notify();
 }
 

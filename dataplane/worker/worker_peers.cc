@@ -76,15 +76,33 @@ void Worker::learn_route(const Op& op, PeerIndex peer) noexcept {
   }
 }
 
+LinkRead Worker::wanted_of_peer(const Op& op, Ticks now) const noexcept {
+  LinkRead wanted;
+  wanted.fid = {VolumeId{op.submission.volume}, NeedleId{op.submission.needle},
+                Cookie{op.submission.cookie}};
+  wanted.stat = op.submission.op == OpCode::kStat;
+  wanted.offset_bytes = op.submission.offset_bytes;
+  wanted.buffer = op.buffer;
+  wanted.timeout_us = static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(rate_.to_ns(op.deadline - now) / 1000, UINT32_MAX));
+  return wanted;
+}
+
+/// With its peer, from now on.
+void Worker::be_patient(Op& op, Ticks now) const noexcept {
+  op.peer_deadline = now + std::min((op.deadline - now) / 2, rate_.from_us(kMostPatienceUs));
+}
+
 /// The op is in no list. False: nothing has happened.
 bool Worker::ask_peer(OpIndex index) noexcept {
   Op& op = ops_[index];
   if (op.asked_peer) return false;
-  GatewayLink* const link = peers_.link_for(op.submission.volume, ticks_now());
-  if (link == nullptr) return false;
-  op.slice_bytes = 0;
-  op.source = 0;
-  if (!ask_slice(index, *link)) return false;
+  const Ticks now = ticks_now();
+  GatewayLink* const link = peers_.link_for(op.submission.volume, now);
+  if (link == nullptr || now >= op.deadline) return false;
+  if (!op.peer_read.begin(*link, index, wanted_of_peer(op, now), now)) return false;
+  be_patient(op, now);
+  op.peer_asked = now;
   op.asked_peer = true;
   op.held_by_peer = false;
   ++op.remote_attempts;
@@ -94,116 +112,105 @@ bool Worker::ask_peer(OpIndex index) noexcept {
   return true;
 }
 
-bool Worker::ask_slice(OpIndex index, GatewayLink& link) noexcept {
-  Op& op = ops_[index];
-  const Ticks now = ticks_now();
-  if (now >= op.deadline) return false;
-  LinkRead read;
-  read.fid = {VolumeId{op.submission.volume}, NeedleId{op.submission.needle},
-              Cookie{op.submission.cookie}};
-  read.stat = op.submission.op == OpCode::kStat;
-  read.offset_bytes = op.submission.offset_bytes + op.slice_bytes;
-  const std::span<std::byte> left = op.buffer.subspan(op.slice_bytes);
-  read.buffer = left.first(std::min<std::size_t>(left.size(), link.max_slice_bytes()));
-  read.timeout_us = static_cast<std::uint32_t>(
-      std::min<std::uint64_t>(rate_.to_ns(op.deadline - now) / 1000, UINT32_MAX));
-  const auto slot = link.ask(index, read);
-  if (!slot) return false;
-  op.peer = &link;
-  op.slot = *slot;
-  op.peer_deadline = now + std::min((op.deadline - now) / 2, rate_.from_us(kMostPatienceUs));
-  return true;
-}
-
 void Worker::answered(std::uint32_t owner, const wire::Answer& answer, bool intact) {
-  Op& op = ops_[owner];
-  GatewayLink& link = *std::exchange(op.peer, nullptr);
+  const auto [index, slice] = PeerRead::owner_of(owner);
+  Op& op = ops_[index];
+  GatewayLink& link = op.peer_read.link();
+  const Ticks took = op.peer_read.ended(slice, ticks_now());
   peers_.heard(link);
   const auto status = static_cast<kelp_status>(answer.status);
+  LinkCounters& counters = link.counters();
+  counters.answers.add();
+  counters.bytes.add(answer.bytes);
+  counters.latency.record(rate_.to_ns(took));
   if (!intact) {
     counters_.crc_errors.add();
-    leave_peer(owner, KELP_CORRUPT);
-    return;
-  }
-  if (status != KELP_OK) {
-    if (is_final(status)) {
-      ReadOutcome outcome;
-      outcome.status = status;
-      outcome.total_bytes = answer.total_bytes;
-      finish_peer(owner, outcome);
-      return;
-    }
+    give_up_peer(index, KELP_CORRUPT);
+  } else if (status == KELP_OK) {
+    counters.ok.add();
+    take_slice(index, slice, answer);
+  } else if (is_final(status) && op.peer_read.unanswered()) {
+    ReadOutcome outcome;
+    outcome.status = status;
+    outcome.total_bytes = answer.total_bytes;
+    finish_peer(index, outcome);
+  } else {
+    // Of a needle whose first bytes have come it is final for nobody.
+    const bool elsewhere = is_final(status) || status == KELP_DEADLINE;
     if (status == KELP_UNAVAILABLE) peers_.forget(op.submission.volume);
-    leave_peer(owner, status == KELP_DEADLINE ? KELP_UNAVAILABLE : status);
-    return;
+    give_up_peer(index, elsewhere ? KELP_UNAVAILABLE : status);
   }
-  take_slice(owner, link, answer);
 }
 
-/// Slices are of one record, each as long as it should be, or the peer is not believed.
-void Worker::take_slice(OpIndex index, GatewayLink& link, const wire::Answer& answer) noexcept {
+void Worker::take_slice(OpIndex index, std::uint32_t slice, const wire::Answer& answer) noexcept {
   Op& op = ops_[index];
-  ReadOutcome outcome;
-  if (op.submission.op == OpCode::kStat) {
-    outcome.status = KELP_OK;
-    outcome.bytes = answer.bytes;
-    outcome.total_bytes = answer.total_bytes;
-    outcome.flags = answer.flags;
-    finish_peer(index, outcome);
-    return;
+  switch (op.peer_read.take(slice, answer)) {
+    case PeerRead::Turn::kDone:
+      return finish_peer(index, op.peer_read.outcome());
+    case PeerRead::Turn::kWrong:
+      return give_up_peer(index, KELP_CORRUPT);
+    case PeerRead::Turn::kMore:
+      break;
   }
-  settle_range(op.submission.offset_bytes, op.buffer.size(), answer.total_bytes, outcome);
-  const std::size_t asked =
-      std::min<std::size_t>(op.buffer.size() - op.slice_bytes, link.max_slice_bytes());
-  const bool first = op.slice_bytes == 0;
-  const bool right = outcome.status == KELP_OK && outcome.bytes >= op.slice_bytes &&
-                     answer.bytes == std::min<std::size_t>(asked, outcome.bytes - op.slice_bytes) &&
-                     (first || answer.source == op.source);
-  if (!right) {
-    leave_peer(index, KELP_CORRUPT);
-    return;
-  }
-  op.source = answer.source;
-  op.slice_bytes += answer.bytes;
-  if (op.slice_bytes < outcome.bytes) {
-    if (!ask_slice(index, link)) leave_peer(index, KELP_UNAVAILABLE);
-    return;
-  }
-  constexpr std::uint16_t kOfTheTarget = KELP_FLAG_CRC_VERIFIED | KELP_FLAG_INFLATED;
-  // The target's checksum was over what one answer carried.
-  if (first) outcome.flags |= answer.flags & kOfTheTarget;
-  finish_peer(index, outcome);
+  const Ticks now = ticks_now();
+  const bool goes_on = now < op.deadline && op.peer_read.next(index, wanted_of_peer(op, now), now);
+  if (!goes_on) return give_up_peer(index, KELP_UNAVAILABLE);
+  be_patient(op, now);
 }
 
 void Worker::finish_peer(OpIndex index, const ReadOutcome& outcome) noexcept {
+  Op& op = ops_[index];
   peer_waits_.remove(index);
-  ops_[index].path = KELP_PATH_TCP;
+  forget_hedge(op);
+  op.path = KELP_PATH_TCP;
   end(index, outcome);
 }
 
-/// On to the next path, if there is one.
+/// True: nothing of its answers can land any more. False: it will be said when that is so.
+bool Worker::stop_peer(Op& op, kelp_status why) noexcept {
+  op.peer_status = why;
+  op.held_by_peer = !op.peer_read.let_go();
+  return !op.held_by_peer;
+}
+
+void Worker::give_up_peer(OpIndex index, kelp_status why) noexcept {
+  if (stop_peer(ops_[index], why)) leave_peer(index, why);
+}
+
+/// On to the next path, if there is one and it is not under way already.
 void Worker::leave_peer(OpIndex index, kelp_status why) noexcept {
-  peer_waits_.remove(index);
   Op& op = ops_[index];
   op.held_by_peer = false;
   const bool over = op.answered || op.abandoned() || why == KELP_DEADLINE;
+  if (!over && op.hedge != kNoOp) return;
+  peer_waits_.remove(index);
+  forget_hedge(op);
   if (!over && go_elsewhere(index, why)) return;
   end(index, over ? KELP_DEADLINE : why);
 }
 
 void Worker::passed_over(GatewayLink& link) {
   counters_.peer_late.add();
+  link.counters().late.add();
   peers_.heard(link);
 }
 
 void Worker::released(std::uint32_t owner) {
-  ops_[owner].peer = nullptr;
-  leave_peer(owner, KELP_UNAVAILABLE);
+  nothing_lands(owner);
 }
 
 void Worker::lost(std::uint32_t owner) {
-  ops_[owner].peer = nullptr;
-  leave_peer(owner, KELP_UNAVAILABLE);
+  nothing_lands(owner);
+}
+
+/// Of that slice; what was asked is known to fail.
+void Worker::nothing_lands(std::uint32_t owner) noexcept {
+  const auto [index, slice] = PeerRead::owner_of(owner);
+  Op& op = ops_[index];
+  op.peer_read.ended(slice, ticks_now());
+  if (!op.held_by_peer) op.peer_status = KELP_UNAVAILABLE;
+  op.held_by_peer = !op.peer_read.idle();
+  if (!op.held_by_peer) leave_peer(index, op.peer_status);
 }
 
 /// Nobody waits for them any more: their deadline has passed, their client is gone, or their peer
@@ -216,18 +223,17 @@ void Worker::let_go_overdue(Ticks now) noexcept {
     const bool over = now >= op.deadline || op.abandoned();
     if (over && op.held_by_peer) {
       if (!op.answered) answer_held(op);
+    } else if (over && op.peer_read.idle()) {
+      leave_peer(index, KELP_DEADLINE);  // what it hedged with will not land in its buffer
+    } else if (op.held_by_peer || op.answered || op.peer_read.idle()) {
       continue;
+    } else if (now >= op.peer_deadline || over) {
+      if (now >= op.peer_deadline) peers_.suspect(op.peer_read.link(), now);
+      give_up_peer(index, over ? KELP_DEADLINE : KELP_UNAVAILABLE);
+      if (over && op.held_by_peer) answer_held(op);
+    } else if (hedge_rooms_ != nullptr && may_hedge(op, now)) {
+      hedge(index, now);
     }
-    if (op.held_by_peer || op.answered || (now < op.peer_deadline && !over)) continue;
-    GatewayLink& link = *op.peer;
-    if (now >= op.peer_deadline) peers_.suspect(link, now);
-    if (link.let_go(op.slot)) {
-      op.peer = nullptr;
-      leave_peer(index, over ? KELP_DEADLINE : KELP_UNAVAILABLE);
-      continue;
-    }
-    op.held_by_peer = true;
-    if (over) answer_held(op);
   }
 }
 

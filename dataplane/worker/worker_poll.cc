@@ -274,7 +274,11 @@ void Worker::end(OpIndex index, const ReadOutcome& outcome) noexcept {
   if (op.asker != nullptr) [[unlikely]] {
     answer_peer(op, outcome);
   } else if (op.ring == nullptr) [[unlikely]] {
-    op.link != nullptr ? send_back(op, outcome) : end_generated(op, outcome);
+    if (op.link != nullptr) {
+      send_back(op, outcome);
+    } else {
+      op.hedges ? end_hedge(op, outcome) : end_generated(op, outcome);
+    }
   } else if (op.ring->severed()) {
     op.ring->forget_one();
   } else if (op.answered) {

@@ -1,4 +1,6 @@
 // Requests that only another host can answer: out by the remote lane, and back. See remote_lane.h.
+#include <utility>
+
 #include "dataplane/worker/worker.h"
 #include "shm_ring/hints.h"
 
@@ -24,10 +26,17 @@ bool Worker::may_go_elsewhere(const Op& op) const noexcept {
 bool Worker::go_elsewhere(OpIndex index, kelp_status why) noexcept {
   Op& op = ops_[index];
   if (!may_go_elsewhere(op)) return false;
+  if (!op.asked_peer) op.tried_here = why == KELP_CORRUPT;
   if (ask_peer(index)) return true;
-  op.went_elsewhere = true;
-  op.tried_here = why == KELP_CORRUPT;
   unpin(op);
+  lend(index, why);
+  return true;
+}
+
+/// The op, which is in no list, and its buffer are the remote lane's.
+void Worker::lend(OpIndex index, kelp_status why) noexcept {
+  Op& op = ops_[index];
+  op.went_elsewhere = true;
   RemoteRequest request;
   request.kind =
       op.submission.op == OpCode::kStat ? RemoteRequest::Kind::kStat : RemoteRequest::Kind::kRead;
@@ -47,7 +56,6 @@ bool Worker::go_elsewhere(OpIndex index, kelp_status why) noexcept {
   remote_waits_.push_back(index);
   remote_->requests.try_push(std::move(request));
   remote_->reader->notify();
-  return true;
 }
 
 std::uint32_t Worker::take_remote() noexcept {
@@ -68,15 +76,18 @@ std::uint32_t Worker::take_remote() noexcept {
 /// Nobody waits for the answers of a client that is gone, but its memory can go only after them.
 void Worker::cancel_abandoned() noexcept {
   for (OpIndex index = remote_waits_.first(); index != kNoOp; index = remote_waits_.after(index)) {
-    Op& op = ops_[index];
-    if (op.cancelled || !op.abandoned()) continue;
-    op.cancelled = true;
-    RemoteRequest request;
-    request.kind = RemoteRequest::Kind::kCancel;
-    request.op = index;
-    remote_->requests.try_push(std::move(request));
-    remote_->reader->notify();
+    if (ops_[index].abandoned()) ask_back(index);
   }
+}
+
+/// The answer of what was lent is wanted soon, whatever it is.
+void Worker::ask_back(OpIndex index) noexcept {
+  if (std::exchange(ops_[index].cancelled, true)) return;
+  RemoteRequest request;
+  request.kind = RemoteRequest::Kind::kCancel;
+  request.op = index;
+  remote_->requests.try_push(std::move(request));
+  remote_->reader->notify();
 }
 
 }  // namespace kelp

@@ -46,8 +46,25 @@ void Worker::asked(TargetLink& link, const wire::Request& request, std::string_v
   routing_.push_back(index);
 }
 
-/// What waits, waits until its deadline at most; the answer comes then.
-void Worker::cancelled(TargetLink&, std::uint16_t) {}
+/// Nobody waits for that answer: it comes now, or when whoever reads for it has stopped.
+void Worker::cancelled(TargetLink& link, std::uint16_t slot) {
+  const auto find = [&](const OpList& list) {
+    OpIndex index = list.first();
+    while (index != kNoOp && (ops_[index].asker != &link || ops_[index].slot != slot))
+      index = list.after(index);
+    return index;
+  };
+  for (OpList* const list : {&routing_, &volume_waits_, &reading_}) {
+    const OpIndex index = find(*list);
+    if (index == kNoOp) continue;
+    list->remove(index);
+    end(index, KELP_DEADLINE);
+    return;
+  }
+  for (const OpList* const list : {&storage_waits_, &private_waits_}) {
+    if (const OpIndex index = find(*list); index != kNoOp) ops_[index].answered = true;
+  }
+}
 
 void Worker::answer_peer(const Op& op, const ReadOutcome& outcome) noexcept {
   wire::Answer answer;
@@ -68,6 +85,11 @@ void Worker::answer_peer(const Op& op, const ReadOutcome& outcome) noexcept {
   }
   if (outcome.status == KELP_OK || outcome.status == KELP_RANGE)
     answer.total_bytes = outcome.total_bytes;
+  LinkCounters& counters = op.asker->counters();
+  counters.answers.add();
+  counters.bytes.add(answer.bytes);
+  if (outcome.status == KELP_OK) counters.ok.add();
+  counters.latency.record(rate_.to_ns(ticks_now() - op.taken));
   op.asker->answer(answer, bytes);
 }
 

@@ -3,12 +3,14 @@
 //
 // Input: version u8 | mode u8 | piece u8 | guess u16 | capacity u16 | offset u16 | super block and
 // records. Mode: 1 stat, 2 mend the checksum, 4 another cookie, 8 another size, 16 the offset
-// counts, 32 the record is first looked for 8 bytes early and found by the wrap.
+// counts, 32 the record is first looked for 8 bytes early and found by the wrap, 64 the bytes are
+// only judged, and read again from where they are said to be.
 //
 // Promises: no byte outside of the buffer; OK with KELP_FLAG_CRC_VERIFIED only for bytes whose
 // checksum fits, and exactly those bytes; the ways agree wherever they answer.
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 
@@ -56,6 +58,19 @@ struct Answer {
   bool whole() const { return (outcome.flags & KELP_FLAG_CRC_VERIFIED) != 0; }
 };
 
+/// What whoever sends the bytes of a judged record does.
+void read_again(std::uint64_t offset, const File& file, Answer& answer) {
+  must(answer.outcome.bytes <= answer.buffer.size(), "no more bytes than there is room for");
+  if (answer.outcome.bytes == 0) return;
+  must(offset <= file.bytes.size() && answer.outcome.bytes <= file.bytes.size() - offset,
+       "judged bytes lie in the file");
+  std::ranges::copy(file.bytes.subspan(offset, answer.outcome.bytes), answer.buffer.begin());
+  must(answer.outcome.has_crc &&
+           answer.outcome.crc32c ==
+               fuzz::slow_crc32c(std::span(answer.buffer).first(answer.outcome.bytes)),
+       "their checksum is told");
+}
+
 Answer read_straight(ReadRequest request, std::size_t capacity, std::uint32_t guess,
                      const File& file, std::span<std::byte> scratch = {}) {
   Answer answer;
@@ -71,6 +86,9 @@ Answer read_straight(ReadRequest request, std::size_t capacity, std::uint32_t gu
   }
   answer.done = read.next() == NeedleRead::Next::kDone;
   answer.outcome = read.outcome();
+  if (request.judge_only && answer.ok() && !request.stat) {
+    read_again(read.data_offset_bytes(), file, answer);
+  }
   return answer;
 }
 
@@ -188,7 +206,9 @@ int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     request.wrap_bytes = kSuperBlockBytes;
   }
   const File file{bytes, std::size_t{1} + piece};
+  request.judge_only = (mode & 64) != 0;
   Answer straight = read_straight(request, capacity, guess, file);
+  request.judge_only = false;
   Answer privately = read_privately(request, capacity, file);
   std::vector<std::byte> scratch(kScratchBytes);
   Answer by_scratch = read_straight(request, capacity, guess, file, scratch);

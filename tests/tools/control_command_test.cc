@@ -165,9 +165,10 @@ TEST_CASE("clients are a table") {
 TEST_CASE("peers are a table with our worker first, and the counts below it") {
   const std::string body = R"({"peers":[
     {"address":"10.0.0.1:7411","node":"","role":"target","worker":1,"target_worker":2,
-     "state":"up","error":"","key_id":7},
+     "state":"up","error":"","key_id":7,"credits":64,"traffic":{"in_flight":3,"answers":1200,
+     "ok":1199,"late":1,"bytes":4096000,"p50_us":15.4,"p99_us":31.0,"max_us":900.5}},
     {"address":"10.0.0.2:7411","node":"","role":"target","worker":0,"target_worker":0,
-     "state":"waiting","error":"Connection refused","key_id":7},
+     "state":"waiting","error":"Connection refused","key_id":7,"credits":0,"traffic":null},
     {"address":"10.0.0.3:7411","node":"","role":"target","worker":0,"target_worker":0,
      "state":"connecting","error":"","key_id":0},
     {"address":"127.0.0.1:51234","node":"client\u001b","role":"gateway","worker":0,
@@ -177,12 +178,16 @@ TEST_CASE("peers are a table with our worker first, and the counts below it") {
   const Ran ran = daemon.ask({"peers"});
   CHECK(ran.code == 0);  // also with peers that are down
   CHECK(ran.out ==
-        "ADDRESS          ROLE     NODE        WORKER  PEER WORKER  STATE        KEY  ERROR\n"
-        "10.0.0.1:7411    target                    1            2  up             7\n"
-        "10.0.0.2:7411    target                    0            0  waiting        -  Connection "
-        "refused\n"
-        "10.0.0.3:7411    target                    0            0  connecting     -\n"
-        "127.0.0.1:51234  gateway  client\\x1b       3            -  up          none\n"
+        "ADDRESS          ROLE     NODE        WORKER  PEER WORKER  STATE        KEY  IN FLIGHT  "
+        "ANSWERS    BYTES  P50 µs  P99 µs  ERROR\n"
+        "10.0.0.1:7411    target                    1            2  up             7          3  "
+        "   1200  3.9 MiB    15.4    31.0\n"
+        "10.0.0.2:7411    target                    0            0  waiting        -          -  "
+        "      -        -       -       -  Connection refused\n"
+        "10.0.0.3:7411    target                    0            0  connecting     -          -  "
+        "      -        -       -       -\n"
+        "127.0.0.1:51234  gateway  client\\x1b       3            -  up          none          -  "
+        "      -        -       -       -\n"
         "\nfrom gateways  3 accepted, 2 of them refused\n"
         "to targets     1 made, 4 attempts failed\n");
   CHECK(daemon.ask({"peers", "--json"}).out == body + "\n");
@@ -196,7 +201,8 @@ TEST_CASE("without peers it is said whether any are configured") {
   FakeDaemon none(kelp::peers_json(nullptr));
   const Ran ran = none.ask({"peers"});
   CHECK(ran.code == 0);
-  CHECK(ran.out == "no peers: neither peer.listen nor peer.kelpds is set\n");
+  CHECK(ran.out ==
+        "no peers: neither [peer] nor a gateway that could discover them is configured\n");
   CHECK(FakeDaemon("{}").ask({"peers"}).out == "no peers\n");
   const auto lonely = kelp::PeerConnections::create({});
   REQUIRE(lonely);

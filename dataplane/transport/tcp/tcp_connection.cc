@@ -14,6 +14,7 @@ namespace kelp {
 namespace {
 
 constexpr std::size_t kBufferBytes = 64 * 1024;
+constexpr std::size_t kMostBytesPerTurn = 1 << 20;
 static_assert(kBufferBytes >= TcpConnection::kCopiedBytes + 2 * wire::kMostFrameBytes);
 
 }  // namespace
@@ -84,7 +85,7 @@ bool TcpConnection::post(std::span<const std::byte> frame, FileBytes payload) no
 }
 
 void TcpConnection::flush() noexcept {
-  if (!full_ && posted_ != sent_) send_next();
+  if (!paused_ && posted_ != sent_) send_next();
 }
 
 /// What is in memory, up to a file's bytes. The flags it is to be sent with.
@@ -127,13 +128,16 @@ ssize_t TcpConnection::send_some() noexcept {
   return sent;
 }
 
+/// Not all at once, to a peer that takes it as fast as it comes: others wait for their turn.
 void TcpConnection::send_next() noexcept {
+  std::size_t done = 0;
   while (!broken_ && posted_ != sent_) {
-    const ssize_t sent = send_some();
+    const ssize_t sent = done < kMostBytesPerTurn ? send_some() : -1;
     if (sent > 0) {
       take_sent(static_cast<std::size_t>(sent));
-    } else if (sent < 0 && errno == EAGAIN) {
-      full_ = true;
+      done += static_cast<std::size_t>(sent);
+    } else if (done >= kMostBytesPerTurn || (sent < 0 && errno == EAGAIN)) {
+      paused_ = true;
       uring_.wait_writable(socket_.get(), user_of(Tag::kSend));
       return;
     } else if (sent < 0 && errno != EINTR) {
@@ -159,7 +163,7 @@ void TcpConnection::take_sent(std::size_t bytes) noexcept {
 
 bool TcpConnection::completed(const Uring::Completion& completion) noexcept {
   if (completion.user == user_of(Tag::kSend)) {
-    full_ = false;
+    paused_ = false;
     flush();
   } else if (completion.last) {
     watched_ = false;

@@ -1,4 +1,4 @@
-// Frames and payloads of Wire v1 over one TCP socket, by an io_uring.
+// Frames and payloads of Wire v1 over one TCP socket.
 //
 // Knows nothing of requests: its user is a gateway's or a target's link. A payload goes
 //   up to kCopiedBytes: into memory of the connection, and once its checksum fits, on to where it
@@ -66,7 +66,7 @@ class TcpConnection {
     std::uint32_t bytes = 0;
   };
   bool post(std::span<const std::byte> frame, FileBytes payload) noexcept;
-  /// Sends what is queued, unless it sends already.
+  /// Sends what is queued, as far as the socket takes it; the rest follows by completed().
   void flush() noexcept;
   /// Something of `id` completed. True: there is something to be received.
   bool completed(const Uring::Completion& completion) noexcept;
@@ -81,11 +81,11 @@ class TcpConnection {
   void let_go() noexcept { payload_.destination = {}; }
   bool payload_under_way() const noexcept { return payload_left_ != 0; }
 
-  /// Nothing more is sent or received, from now on; the kernel lets go of all memory before long.
+  /// Nothing more is sent or received, from now on; the Uring lets go of the socket before long.
   void fence() noexcept;
   bool broken() const noexcept { return broken_; }
-  /// Broken, and the kernel has let go: no late byte lands anywhere.
-  bool fenced() const noexcept { return broken_ && !full_ && !watched_; }
+  /// Broken, and the Uring has let go: nothing of it comes any more.
+  bool fenced() const noexcept { return broken_ && !paused_ && !watched_; }
   const char* why_broken() const noexcept { return why_; }
 
  private:
@@ -128,7 +128,7 @@ class TcpConnection {
   std::uint64_t sent_ = 0;       // all before it are gone
   std::uint64_t posted_ = 0;
   std::size_t sent_of_first_ = 0;
-  bool full_ = false;  // the socket is; the Uring says when it is not
+  bool paused_ = false;  // the socket is full, or has had its turn; the Uring says when to go on
   msghdr message_{};
   std::array<iovec, kMostParts> parts_{};
 

@@ -23,6 +23,7 @@ TcpGatewayLink& TcpTransport::add_gateway(UniqueFd socket, const wire::Agreement
   const std::uint64_t id = ++last_id_;
   auto link =
       std::make_unique<TcpGatewayLink>(*uring_, std::move(socket), id, agreement, received, user);
+  make_room();
   return *gateways_.emplace(id, std::move(link)).first->second;
 }
 
@@ -32,7 +33,19 @@ TcpTargetLink& TcpTransport::add_target(UniqueFd socket, const wire::Agreement& 
   const std::uint64_t id = ++last_id_;
   auto link =
       std::make_unique<TcpTargetLink>(*uring_, std::move(socket), id, agreement, received, user);
+  make_room();
   return *targets_.emplace(id, std::move(link)).first->second;
+}
+
+/// For one more.
+void TcpTransport::make_room() {
+  const std::size_t connections = gateways_.size() + targets_.size() + 1;
+  ready_.reserve(connections);
+  turn_.reserve(connections);
+}
+
+void TcpTransport::make_ready(TcpConnection& connection) noexcept {
+  if (std::ranges::find(ready_, &connection) == ready_.end()) ready_.push_back(&connection);
 }
 
 void TcpTransport::remove(const GatewayLink& link) {
@@ -78,8 +91,7 @@ unsigned TcpTransport::poll() noexcept {
   const unsigned completions = uring_->poll(ended);
   for (unsigned i = 0; i < completions; ++i) {
     TcpConnection* const connection = find(ended[i].user >> 8);
-    if (connection == nullptr || !connection->completed(ended[i])) continue;
-    if (std::ranges::find(ready_, connection) == ready_.end()) ready_.push_back(connection);
+    if (connection != nullptr && connection->completed(ended[i])) make_ready(*connection);
   }
   return count + completions + receive_ready();
 }
@@ -87,9 +99,10 @@ unsigned TcpTransport::poll() noexcept {
 /// A turn for each; who has more stays.
 unsigned TcpTransport::receive_ready() noexcept {
   if (ready_.empty()) return 0;
-  const auto turn = std::exchange(ready_, {});
+  std::swap(turn_, ready_);
   unsigned count = 0;
-  for (TcpConnection* const each : turn) count += receive(*each) ? 1 : 0;
+  for (TcpConnection* const each : turn_) count += receive(*each) ? 1 : 0;
+  turn_.clear();
   return count;
 }
 
@@ -97,7 +110,7 @@ unsigned TcpTransport::receive_ready() noexcept {
 bool TcpTransport::receive(TcpConnection& connection) noexcept {
   const TcpConnection::Received got = connection.receive();
   if (got == TcpConnection::Received::kNothing) return false;
-  if (got == TcpConnection::Received::kPart) ready_.push_back(&connection);
+  if (got == TcpConnection::Received::kPart) make_ready(connection);
   last_ = &connection;
   return true;
 }

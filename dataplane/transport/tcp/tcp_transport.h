@@ -28,8 +28,8 @@ class TcpTransport {
   void remove(const GatewayLink& link);
   void remove(const TargetLink& link);
 
-  /// Hands over what was flushed and tells links what has ended; how much that was. Never waits,
-  /// and makes no system call when there is neither.
+  /// Receives what has come and tells links; how much that was. Never waits, and makes no system
+  /// call when there is nothing.
   unsigned poll() noexcept;
   /// Whether poll() would find something. For after arming fd().
   bool has_work() const noexcept { return uring_->has_work(); }
@@ -40,11 +40,15 @@ class TcpTransport {
  private:
   explicit TcpTransport(std::unique_ptr<Uring> uring) : uring_(std::move(uring)) {}
   TcpConnection* find(std::uint64_t id) noexcept;
+  void make_room();
+  void make_ready(TcpConnection& connection) noexcept;
   unsigned receive_ready() noexcept;
   bool receive(TcpConnection& connection) noexcept;
   void forget(const TcpConnection& connection) noexcept;
 
-  std::vector<TcpConnection*> ready_;  // something came and was not received yet
+  // Each has room for all connections, so that poll() does not allocate.
+  std::vector<TcpConnection*> ready_;  // something came and was not received yet; each once
+  std::vector<TcpConnection*> turn_;   // those of them whose turn it is
   TcpConnection* last_ = nullptr;      // that something was received from
   bool guessed_ = false;               // that it is the one again
   std::uint64_t last_id_ = 0;

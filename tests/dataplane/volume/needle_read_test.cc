@@ -11,18 +11,21 @@
 #include "dataplane/volume/stored_checksum.h"
 #include "support/gzip_writer.h"
 #include "support/read_driver.h"
+#include "support/stored_needle.h"
 #include "support/volume_writer.h"
 
 using kelp::NeedleLocation;
 using kelp::NeedleRead;
 using kelp::OffsetWidth;
 using kelp::ReadRequest;
+using kelp::test::flip_byte;
 using kelp::test::part_of;
 using kelp::test::pattern;
 using kelp::test::read_needle;
 using kelp::test::ReadResult;
 using kelp::test::request_for;
 using kelp::test::Storage;
+using kelp::test::Stored;
 using kelp::test::TempDir;
 using kelp::test::TestNeedle;
 using kelp::test::VolumeWriter;
@@ -39,32 +42,6 @@ std::uint64_t now_ns() {
          static_cast<std::uint64_t>(now.tv_nsec);
 }
 
-/// One volume with one needle, between two neighbours.
-struct Stored {
-  explicit Stored(const TestNeedle& stored, std::uint8_t version = 3)
-      : writer(dir.path(), {.version = version}), needle(stored) {
-    writer.put({.id = 1000, .data = pattern(77, 9)});
-    at = writer.put(needle);
-    writer.put({.id = 1001, .data = pattern(99, 8)});
-  }
-  ReadRequest request(std::uint64_t offset = 0) const {
-    return request_for(writer, needle, at, offset);
-  }
-  ReadRequest stat_request() const {
-    ReadRequest wanted = request();
-    wanted.stat = true;
-    return wanted;
-  }
-  ReadResult read(std::size_t capacity, std::uint64_t offset = 0, std::uint32_t guess = 8) const {
-    return read_needle(request(offset), capacity, guess);
-  }
-
-  TempDir dir;
-  VolumeWriter writer;
-  TestNeedle needle;
-  NeedleLocation at;
-};
-
 /// A record with this body, byte for byte, and a checksum that fits no data.
 NeedleLocation put_raw_body(VolumeWriter& writer, const TestNeedle& needle,
                             const std::vector<std::byte>& body) {
@@ -79,14 +56,6 @@ NeedleLocation put_raw_body(VolumeWriter& writer, const TestNeedle& needle,
   REQUIRE(::pwrite(writer.dat_fd(), record.data(), record.size(),
                    static_cast<off_t>(at.offset_bytes)) == static_cast<ssize_t>(record.size()));
   return at;
-}
-
-void flip_byte(const Stored& stored, std::uint64_t at_in_record) {
-  std::byte byte;
-  const auto at = static_cast<off_t>(stored.at.offset_bytes + at_in_record);
-  REQUIRE(::pread(stored.writer.dat_fd(), &byte, 1, at) == 1);
-  byte ^= std::byte{0x40};
-  REQUIRE(::pwrite(stored.writer.dat_fd(), &byte, 1, at) == 1);
 }
 
 }  // namespace
@@ -221,56 +190,6 @@ TEST_CASE("large needles arrive in slices, and the checksum covers them all") {
     flip_byte(stored, 20 + length - 3);
     CHECK(stored.read(length).outcome.status == KELP_OK);
   }
-}
-
-TEST_CASE("bytes that are only judged: their place and checksum are told, whole and ranged") {
-  const std::size_t slice = 256 * 1024;
-  for (const std::size_t length : {slice + 1, 3 * slice, 5 * slice + 77}) {
-    const Stored stored({.data = pattern(length), .name = "name"});
-    for (const std::size_t offset : {std::size_t{0}, std::size_t{1}, slice, length - 1, length}) {
-      for (const std::size_t capacity : {length + 9, slice + 3}) {
-        CAPTURE(length);
-        CAPTURE(offset);
-        CAPTURE(capacity);
-        ReadRequest wanted = stored.request(offset);
-        wanted.judge_only = true;
-        std::vector<std::byte> room(capacity);
-        wanted.destination = room;
-        std::atomic<std::uint32_t> guess{8};
-        NeedleRead read;
-        Storage storage;
-        REQUIRE(kelp::test::drive(read, wanted, guess, storage) == NeedleRead::Next::kDone);
-        const kelp::ReadOutcome& outcome = read.outcome();
-        REQUIRE(outcome.status == KELP_OK);
-        REQUIRE(outcome.bytes == std::min(capacity, length - offset));
-        if (outcome.bytes == 0) continue;
-        CHECK(((outcome.flags & KELP_FLAG_CRC_VERIFIED) != 0) == (outcome.bytes == length));
-        std::vector<std::byte> again(outcome.bytes);
-        REQUIRE(::pread(stored.writer.dat_fd(), again.data(), again.size(),
-                        static_cast<off_t>(read.data_offset_bytes())) ==
-                static_cast<ssize_t>(again.size()));
-        CHECK(again == part_of(stored.needle.data, offset, outcome.bytes));
-        REQUIRE(outcome.has_crc);
-        CHECK(outcome.crc32c == kelp::crc32c(again));
-        // Nothing but the start of the room was used.
-        CHECK(std::all_of(room.begin() + static_cast<std::ptrdiff_t>(slice), room.end(),
-                          [](std::byte each) { return each == std::byte{0}; }));
-      }
-    }
-  }
-}
-
-TEST_CASE("bytes that are only judged and do not fit their checksum go the private way") {
-  const Stored stored({.data = pattern(700'000)});
-  flip_byte(stored, 400'000);
-  ReadRequest wanted = stored.request();
-  wanted.judge_only = true;
-  std::vector<std::byte> room(700'000);
-  wanted.destination = room;
-  std::atomic<std::uint32_t> guess{8};
-  NeedleRead read;
-  Storage storage;
-  CHECK(kelp::test::drive(read, wanted, guess, storage) == NeedleRead::Next::kNeedsPrivateRead);
 }
 
 TEST_CASE("errors and ends of file end the read, at each of its steps") {

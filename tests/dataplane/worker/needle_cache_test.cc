@@ -5,9 +5,8 @@
 
 #include <cstring>
 
+#include "dataplane/worker/served.h"
 #include "support/raw_client.h"
-#include "support/small_volume.h"
-#include "support/test_daemon.h"
 
 namespace {
 
@@ -18,23 +17,9 @@ NeedleCache::Key key(std::uint64_t needle) {
   return {7, needle * 4096, needle, 3, 100};
 }
 
-struct Served {
-  Served() : volume(dir.path(), 3) {
-    options.drive = TestDaemonOptions::Drive::kPumped;
-    options.worker.loader.directories = {{dir.path().string(), ""}};
-    options.worker.cache_bytes = 1 << 20;
-  }
-  void start() { daemon = std::make_unique<TestDaemon>(options); }
-
-  TempDir dir;
-  SmallVolume volume;
-  TestDaemonOptions options;
-  std::unique_ptr<TestDaemon> daemon;
+struct Cached : Served {
+  Cached() { options.worker.cache_bytes = 1 << 20; }
 };
-
-bool holds(const void* buffer, const std::vector<std::byte>& data) {
-  return std::memcmp(buffer, data.data(), data.size()) == 0;
-}
 
 }  // namespace
 
@@ -82,7 +67,7 @@ TEST_CASE("whatever comes and goes, what is found is what was offered") {
 }
 
 TEST_CASE("a needle read again and again comes from memory, until it is another one") {
-  Served served;
+  Cached served;
   const kelp_fid fid = served.volume.put(1, 2, pattern(4096, 1));
   served.start();
   TestClient client(*served.daemon);
@@ -126,7 +111,7 @@ TEST_CASE("a needle read again and again comes from memory, until it is another 
 }
 
 TEST_CASE("what is kept of a volume is forgotten with its files") {
-  Served served;
+  Cached served;
   const kelp_fid fid = served.volume.put(1, 2, pattern(4096, 1));
   served.start();
   TestClient client(*served.daemon);
@@ -141,7 +126,7 @@ TEST_CASE("what is kept of a volume is forgotten with its files") {
 }
 
 TEST_CASE("a needle with a time to live is read each time") {
-  Served served;
+  Cached served;
   TestNeedle needle{.id = 1, .cookie = 2, .data = pattern(100, 1)};
   needle.last_modified_s = static_cast<std::uint64_t>(::time(nullptr));
   needle.append_at_ns = *needle.last_modified_s * 1'000'000'000;

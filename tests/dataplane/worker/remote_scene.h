@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -106,6 +107,7 @@ struct RemoteScene {
   void turn(int turns = 300) {
     for (int i = 0; i < turns; ++i) {
       for (const auto& worker : workers) worker->poll_once();
+      if (beside) beside();
     }
   }
   template <class Condition>
@@ -153,6 +155,7 @@ struct RemoteScene {
   RemoteProgram& program() { return *programs.back(); }
   const WorkerCounters& counters(std::uint32_t worker = 0) { return workers[worker]->counters(); }
 
+  std::function<void()> beside;  ///< after each turn: another host
   TempDir dir;
   Waker reader;
   WorkerOptions options;

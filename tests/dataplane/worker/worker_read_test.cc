@@ -6,36 +6,15 @@
 
 #include <cstring>
 
+#include "dataplane/worker/served.h"
 #include "support/gzip_bomb.h"
 #include "support/raw_client.h"
-#include "support/small_volume.h"
-#include "support/test_daemon.h"
 
 namespace {
 
 using namespace kelp;
 using namespace kelp::test;
 using Drive = TestDaemonOptions::Drive;
-
-struct Served {
-  explicit Served(Drive drive = Drive::kPumped, std::uint64_t reload_wait_us = 1'000'000)
-      : volume(dir.path(), 3) {
-    options.drive = drive;
-    options.worker.reload_wait_us = reload_wait_us;
-    options.worker.loader.directories = {{dir.path().string(), ""}};
-  }
-  void start() { daemon = std::make_unique<TestDaemon>(options); }
-  const WorkerCounters& counters() { return daemon->worker().counters(); }
-
-  TempDir dir;
-  SmallVolume volume;
-  TestDaemonOptions options;
-  std::unique_ptr<TestDaemon> daemon;
-};
-
-bool holds(const void* buffer, const std::vector<std::byte>& data) {
-  return std::memcmp(buffer, data.data(), data.size()) == 0;
-}
 
 TEST_CASE("what the server acknowledged is shown by the very next read") {
   Served served;
