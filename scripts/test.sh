@@ -46,7 +46,9 @@ build() {
 
 run_tests() {
   local preset=$1 log=build/$1/ctest.log
-  ctest --preset "$preset" --output-on-failure | tee "$log" || failed+=("tests of $preset")
+  ctest --preset "$preset" --output-on-failure | tee "$log" ||
+    # What broke, where it is looked for: at the end.
+    failed+=("tests of $preset" "$(grep -E 'BROKEN: |^FAIL |^failed: | ERROR: ' "$log" | cut -c1-300 | head -n 30)")
   summaries+=("$preset"$'\n'"$(sed -n '/% tests passed/,$p' "$log")")
 }
 

@@ -5,13 +5,15 @@
 
 namespace kelp {
 
-std::uint64_t Histogram::count() const noexcept {
+template <unsigned kLinearBits>
+std::uint64_t LogLinearHistogram<kLinearBits>::count() const noexcept {
   std::uint64_t sum = 0;
   for (const auto& bucket : buckets_) sum += bucket.load(std::memory_order_relaxed);
   return sum;
 }
 
-void Histogram::add(const Histogram& other) noexcept {
+template <unsigned kLinearBits>
+void LogLinearHistogram<kLinearBits>::add(const LogLinearHistogram& other) noexcept {
   for (std::size_t i = 0; i < kBuckets; ++i) {
     if (const std::uint64_t more = other.count_in(i); more != 0) {
       buckets_[i].store(count_in(i) + more, std::memory_order_relaxed);
@@ -20,7 +22,8 @@ void Histogram::add(const Histogram& other) noexcept {
   max_.store(std::max(max(), other.max()), std::memory_order_relaxed);
 }
 
-void Histogram::subtract(const Histogram& other) noexcept {
+template <unsigned kLinearBits>
+void LogLinearHistogram<kLinearBits>::subtract(const LogLinearHistogram& other) noexcept {
   std::uint64_t highest = 0;
   for (std::size_t i = 0; i < kBuckets; ++i) {
     const std::uint64_t left = count_in(i) - std::min(count_in(i), other.count_in(i));
@@ -30,7 +33,8 @@ void Histogram::subtract(const Histogram& other) noexcept {
   max_.store(std::min(max(), highest), std::memory_order_relaxed);
 }
 
-std::uint64_t Histogram::bucket_top(std::size_t bucket) noexcept {
+template <unsigned kLinearBits>
+std::uint64_t LogLinearHistogram<kLinearBits>::bucket_top(std::size_t bucket) noexcept {
   const std::size_t row = bucket >> kLinearBits;
   const std::uint64_t step = bucket & ((1U << kLinearBits) - 1);
   if (row == 0) return step;
@@ -38,7 +42,8 @@ std::uint64_t Histogram::bucket_top(std::size_t bucket) noexcept {
   return (((1ULL << kLinearBits) + step + 1) << shift) - 1;
 }
 
-std::uint64_t Histogram::quantile(double fraction) const noexcept {
+template <unsigned kLinearBits>
+std::uint64_t LogLinearHistogram<kLinearBits>::quantile(double fraction) const noexcept {
   const std::uint64_t all = count();
   if (all == 0) return 0;
   const auto wanted = static_cast<std::uint64_t>(std::ceil(fraction * static_cast<double>(all)));
@@ -49,5 +54,8 @@ std::uint64_t Histogram::quantile(double fraction) const noexcept {
   }
   return max();
 }
+
+template class LogLinearHistogram<7>;
+template class LogLinearHistogram<4>;
 
 }  // namespace kelp

@@ -1,6 +1,5 @@
-// Log-linear histogram of durations: 128 linear steps per power of two, error below 1 %.
-// One thread records; any thread may read a snapshot meanwhile and gets counts a moment old.
-// The buckets are those of an HdrHistogram of 2 significant digits up to 2^42 - 1, in its order.
+// Log-linear histograms of durations. One thread records; any thread may read a snapshot meanwhile
+// and gets counts a moment old.
 #pragma once
 
 #include <array>
@@ -11,9 +10,10 @@
 
 namespace kelp {
 
-class Histogram {
+/// With 2^kLinearBits linear steps per power of two.
+template <unsigned kLinearBits>
+class LogLinearHistogram {
  private:
-  static constexpr unsigned kLinearBits = 7;
   static constexpr unsigned kMaxBits = 42;
 
  public:
@@ -36,10 +36,10 @@ class Histogram {
   }
 
   /// Takes over what `other` holds, as if it had been recorded here. On the recording thread.
-  void add(const Histogram& other) noexcept;
+  void add(const LogLinearHistogram& other) noexcept;
   /// Takes `other` away again, an earlier snapshot of the same recordings. max() becomes the top of
   /// the highest bucket that is left, at most what it was. On the recording thread.
-  void subtract(const Histogram& other) noexcept;
+  void subtract(const LogLinearHistogram& other) noexcept;
 
   /// Smallest bucket value with at least `fraction` (0..1] of all values at or below it; 0 if
   /// empty.
@@ -60,5 +60,14 @@ class Histogram {
   std::array<std::atomic<std::uint64_t>, kBuckets> buckets_{};
   std::atomic<std::uint64_t> max_{0};
 };
+
+/// Error below 1 %; 36 KiB. The buckets are those of an HdrHistogram of 2 significant digits up to
+/// 2^42 - 1, in its order.
+using Histogram = LogLinearHistogram<7>;
+/// Error below 7 %; 5 KiB.
+using CoarseHistogram = LogLinearHistogram<4>;
+
+extern template class LogLinearHistogram<7>;
+extern template class LogLinearHistogram<4>;
 
 }  // namespace kelp

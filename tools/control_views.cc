@@ -252,8 +252,8 @@ std::string view_peers(const json& peers, bool colour) {
                {"IN FLIGHT", true},
                {"ANSWERS", true},
                {"BYTES", true},
-               {"P50 µs", true},
-               {"P99 µs", true},
+               {"P50 (us)", true},
+               {"P99 (us)", true},
                {"ERROR"}});
   for (const json& peer : list) add_peer(peer, table);
   return table.text(colour) + peer_counts(counters, colour);

@@ -49,9 +49,9 @@ class GatewayLink {
 
   virtual ~GatewayLink() = default;
 
-  /// Its user's to write.
-  LinkCounters& counters() const noexcept { return *counters_; }
+  /// Its user's to write, once it has been said where.
   void count_in(std::shared_ptr<LinkCounters> counters) { counters_ = std::move(counters); }
+  LinkCounters& counters() const noexcept { return *counters_; }
 
   /// A slot for a request of `owner`; nullopt: no credit is left, or the link is ending.
   virtual std::optional<std::uint16_t> ask(std::uint32_t owner, const LinkRead& read) = 0;
@@ -59,7 +59,8 @@ class GatewayLink {
   /// in time. False: something may still write into its buffer, until released(). (Never over TCP:
   /// only who writes by itself, as a remote host's adapter does, cannot be told to stop at once.)
   virtual bool let_go(std::uint16_t slot) = 0;
-  virtual void flush() = 0;
+  /// True: more can go at once, and others may be waiting: once more, next turn.
+  virtual bool flush() = 0;
   /// Ends it. fenced() is true some time after.
   virtual void fence() = 0;
   /// Nothing of it lands anywhere any more; everybody has been told. It may be destroyed.
@@ -70,7 +71,7 @@ class GatewayLink {
   virtual std::uint32_t max_slice_bytes() const = 0;
 
  private:
-  std::shared_ptr<LinkCounters> counters_ = std::make_shared<LinkCounters>();
+  std::shared_ptr<LinkCounters> counters_;
 };
 
 /// Where the bytes of an answer are, and what is known of them.
@@ -96,9 +97,9 @@ class TargetLink {
 
   virtual ~TargetLink() = default;
 
-  /// Its user's to write.
-  LinkCounters& counters() const noexcept { return *counters_; }
+  /// Its user's to write, once it has been said where.
   void count_in(std::shared_ptr<LinkCounters> counters) { counters_ = std::move(counters); }
+  LinkCounters& counters() const noexcept { return *counters_; }
 
   /// Memory for the payload of the request in `slot`: as long as the request is unanswered it is
   /// its reader's; then the transport's.
@@ -109,7 +110,8 @@ class TargetLink {
   /// so many of a file. These are read again to be sent: whoever changes them meanwhile spoils the
   /// checksum, which the gateway finds.
   virtual void answer(wire::Answer answer, const AnswerBytes& bytes = {}) = 0;
-  virtual void flush() = 0;
+  /// True: more can go at once, and others may be waiting: once more, next turn.
+  virtual bool flush() = 0;
   /// Says that it ends soon. What is under way is answered.
   virtual void drain() = 0;
   virtual void fence() = 0;
@@ -119,7 +121,7 @@ class TargetLink {
   virtual std::uint16_t in_flight() const = 0;
 
  private:
-  std::shared_ptr<LinkCounters> counters_ = std::make_shared<LinkCounters>();
+  std::shared_ptr<LinkCounters> counters_;
 };
 
 }  // namespace kelp

@@ -11,11 +11,12 @@
 namespace kelp {
 
 struct LinkCounters {
-  Counter answers;    ///< of a gateway's end: taken in time; of a target's: given
-  Counter ok;         ///< of those, with KELP_OK
-  Counter bytes;      ///< of payload, in those
-  Counter late;       ///< at a gateway's end: answers that nobody waited for any more
-  Histogram latency;  ///< from asking to the answer; at a target's end from hearing to answering
+  Counter answers;  ///< of a gateway's end: taken in time; of a target's: given
+  Counter ok;       ///< of those, with KELP_OK
+  Counter bytes;    ///< of payload, in those
+  Counter late;     ///< at a gateway's end: answers that nobody waited for any more
+  CoarseHistogram
+      latency;  ///< from asking to the answer; at a target's end from hearing to answering
   std::atomic<std::uint16_t> in_flight{0};  ///< requests, a millisecond ago at most
 };
 

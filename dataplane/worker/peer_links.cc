@@ -30,6 +30,7 @@ void PeerLinks::close() noexcept {
 bool PeerLinks::add(std::unique_ptr<NewLink> made, GatewayLink::User& gateway,
                     TargetLink::User& target) {
   try {
+    if (made->counters == nullptr) made->counters = std::make_shared<LinkCounters>();
     if (transport_ == nullptr) {
       auto created = TcpTransport::create();
       if (!created) return false;
@@ -40,13 +41,13 @@ bool PeerLinks::add(std::unique_ptr<NewLink> made, GatewayLink::User& gateway,
                                                      made->received, gateway);
       gateways_.push_back({made->peer, made->agreement.target_worker,
                            made->agreement.target_workers, &link, made->id, 0});
-      if (made->counters != nullptr) link.count_in(std::move(made->counters));
+      link.count_in(std::move(made->counters));
       link.start();
     } else {
       TcpTargetLink& link =
           transport_->add_target(std::move(made->socket), made->agreement, made->received, target);
       targets_.push_back({&link, made->id});
-      if (made->counters != nullptr) link.count_in(std::move(made->counters));
+      link.count_in(std::move(made->counters));
       link.start();
     }
   } catch (const std::bad_alloc&) {
@@ -87,9 +88,11 @@ void PeerLinks::heard(const GatewayLink& link) noexcept {
   }
 }
 
-void PeerLinks::flush() noexcept {
-  for (const Gateway& each : gateways_) each.link->flush();
-  for (const Target& each : targets_) each.link->flush();
+bool PeerLinks::flush() noexcept {
+  bool more = false;
+  for (const Gateway& each : gateways_) more |= each.link->flush();
+  for (const Target& each : targets_) more |= each.link->flush();
+  return more;
 }
 
 void PeerLinks::drain() noexcept {

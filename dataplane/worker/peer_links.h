@@ -72,8 +72,8 @@ class PeerLinks {
 
   /// Takes what has come; how much that was.
   unsigned poll() noexcept { return transport_ == nullptr ? 0 : transport_->poll(); }
-  /// Sends what was said since the last time. Cheap where there is nothing.
-  void flush() noexcept;
+  /// Sends what was said since the last time. Cheap where there is nothing. True: there is more.
+  bool flush() noexcept;
   /// Asks nobody to ask anything new.
   void drain() noexcept;
   /// Lets go of links that have ended, and says which.

@@ -468,10 +468,10 @@ bool Worker::poll_once() noexcept {
   if (due) [[unlikely]]
     do_periodic_work();
   publish();
-  if (peers_.any()) peers_.flush();
+  const bool unsent = peers_.any() && peers_.flush();
   counters_.polls.add();
-  if (!worked) counters_.idle_polls.add();
-  return worked;
+  if (!worked && !unsent) counters_.idle_polls.add();
+  return worked || unsent;
 }
 
 }  // namespace kelp

@@ -16,9 +16,9 @@ BAD_FID, TIMEOUT, BROKEN_GZIP, RANGE, DENIED, NO_DAEMON, CANNOT_WRITE = 2, 9, 10
 
 
 def peer_flags(config: Path, **items: object) -> list[str]:
-    """Flags of a kelpd that has these items of [peer], by way of a file. Lists stay lists, all else is text."""
+    """Flags of a kelpd that has these items of [peer], by way of a file. Lists and numbers stay what they are, all else is text."""
     # A list has a line per entry: kelpd takes only so many dots in one.
-    values = {key: json.dumps(value, indent=0) if isinstance(value, list) else json.dumps(str(value))
+    values = {key: json.dumps(value, indent=0) if isinstance(value, list | int) else json.dumps(str(value))
               for key, value in items.items()}
     config.write_text("[peer]\n" + "".join(f"{key} = {value}\n" for key, value in values.items()))
     return ["--config", str(config)]

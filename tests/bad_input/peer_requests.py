@@ -82,8 +82,12 @@ def odd_requests_are_answered_and_the_connection_goes_on(scene: Scene) -> None:
         for slot in (0, 1, 63):  # never asked, or answered
             gateway.send(wire.cancel(slot) + wire.cancel(slot, 200))
         gateway.send(wire.seal(wire.PONG, bytes(8)))
-        gateway.send(wire.request(fid, length, slot=5, token=b"x" * 448) + wire.cancel(5))
+        gateway.send(wire.request(fid, length, slot=5, token=b"x" * 448))
         one.is_right(gateway.answer())
+        gateway.send(wire.request(fid, length, slot=5, generation=1) + wire.cancel(5, 1))
+        cancelled = gateway.answer()
+        if cancelled.status != wire.DEADLINE or cancelled.payload:
+            one.is_right(cancelled)
         gateway.send(b"".join(wire.ping(value) for value in range(100)))
         for value in range(100):
             expect(gateway.frame(wire.PONG)[8:] == struct.pack("<Q", value), "a Pong is of another Ping")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Reads over TCP: a kelpd that asks another one, beside a real weed, under 300 reads/s.
 
-The target is killed, stopped and continued, and started again; its key is changed. No byte is wrong, no read is late, none
-fails: what the target does not answer the volume server does, over HTTP. Back over TCP within 3 s of the target's return.
+The target is killed, stopped and continued, and started again; its key is changed; a gateway that hedges has a stopped one.
+No byte is wrong, no read is late, none fails: what the target does not answer the volume server does, over HTTP. Back over TCP
+within 3 s of the target's return.
 
 Exit code: 0 all promises held, 1 one was broken or something failed, 77 weed cannot be had (no package index).
 """
@@ -28,6 +29,7 @@ from kelplab import daemon, process, weed  # noqa: E402
 
 RATE = 300  # a sixth of them 1.5 MB
 BACK_S = 3.0
+HEDGE_MS = 20
 SIZES = (1, 700, 4096, 20_000, 70_000, 1_500_000)
 KEYS = {1: "00112233445566778899aabbccddeeff", 2: "ffeeddccbbaa99887766554433221100"}
 
@@ -56,9 +58,9 @@ class Peers:
                              flags=daemon.peer_flags(self.home / "target.toml", listen=self.address,
                                                      keys_file=self._keys("target.keys", *ids)))
 
-    def gateway(self, *ids: int, name: str = "gateway", kelpds: Sequence[str] = ()) -> daemon.Daemon:
+    def gateway(self, *ids: int, name: str = "gateway", kelpds: Sequence[str] = (), **items: object) -> daemon.Daemon:
         flags = daemon.peer_flags(self.home / f"{name}.toml", kelpds=list(kelpds) or [self.address],
-                                  keys_file=self._keys("gateway.keys", *ids))
+                                  keys_file=self._keys("gateway.keys", *ids), **items)
         return daemon.Daemon(self.programs, self.home / name, None, flags=["--master", self.cluster.master, *flags])
 
     @staticmethod
@@ -99,6 +101,7 @@ class Peers:
             self.expect(back_s <= BACK_S, f"back over TCP {back_s:.1f} s after the target serves, not within {BACK_S} s")
             self._judge(reads)
         self._rotation()
+        self._hedged()
 
     def _scene(self, steady: Any, name: str, act: Callable[[], None]) -> None:
         began = time.monotonic_ns()
@@ -139,6 +142,30 @@ class Peers:
                     answers = self.reader.once(kelpd, self.objects)
                     self.expect(all(answer["path"] == "http" and answer["right"] for answer in answers),
                                 f"with a key nobody knows: {answers}")
+
+
+    def _hedged(self) -> None:
+        """Of a target that does not answer each read is asked of the volume server, too, and that answer is taken."""
+        small = [one for one in self.objects if len(one.body) <= 20_000]
+        with self.target(1) as target, self.gateway(1, name="hedging", hedge_after_ms=HEDGE_MS) as kelpd:
+            self.serving(target)
+            process.wait_until("reads over TCP", lambda: self.over_tcp(kelpd), [kelpd.child, target.child])
+            won = self._hedges_won(kelpd)
+            target.child.process.send_signal(signal.SIGSTOP)
+            began = time.monotonic()
+            try:
+                answers = self.reader.once(kelpd, small)
+            finally:
+                target.child.process.send_signal(signal.SIGCONT)
+            self.figures["hedged reads of a stopped target, ms each"] = round((time.monotonic() - began) * 1000 / len(small), 1)
+            self.expect(all(answer["right"] and answer["path"] == "http" for answer in answers), f"hedged reads: {answers}")
+            won = self._hedges_won(kelpd) - won
+            self.expect(won == len(small), f"of {len(small)} reads of a stopped target {won} were answered by a second way")
+            process.wait_until("reads over TCP again", lambda: self.over_tcp(kelpd), [kelpd.child, target.child])
+
+    @staticmethod
+    def _hedges_won(kelpd: daemon.Daemon) -> int:
+        return sum(worker["counters"]["hedges_won"] for worker in kelpd.stats()["workers"])
 
 
 def main() -> int:

@@ -179,15 +179,15 @@ TEST_CASE("peers are a table with our worker first, and the counts below it") {
   CHECK(ran.code == 0);  // also with peers that are down
   CHECK(ran.out ==
         "ADDRESS          ROLE     NODE        WORKER  PEER WORKER  STATE        KEY  IN FLIGHT  "
-        "ANSWERS    BYTES  P50 µs  P99 µs  ERROR\n"
+        "ANSWERS    BYTES  P50 (us)  P99 (us)  ERROR\n"
         "10.0.0.1:7411    target                    1            2  up             7          3  "
-        "   1200  3.9 MiB    15.4    31.0\n"
+        "   1200  3.9 MiB      15.4      31.0\n"
         "10.0.0.2:7411    target                    0            0  waiting        -          -  "
-        "      -        -       -       -  Connection refused\n"
+        "      -        -         -         -  Connection refused\n"
         "10.0.0.3:7411    target                    0            0  connecting     -          -  "
-        "      -        -       -       -\n"
+        "      -        -         -         -\n"
         "127.0.0.1:51234  gateway  client\\x1b       3            -  up          none          -  "
-        "      -        -       -       -\n"
+        "      -        -         -         -\n"
         "\nfrom gateways  3 accepted, 2 of them refused\n"
         "to targets     1 made, 4 attempts failed\n");
   CHECK(daemon.ask({"peers", "--json"}).out == body + "\n");

@@ -84,8 +84,8 @@ bool TcpConnection::post(std::span<const std::byte> frame, FileBytes payload) no
   return true;
 }
 
-void TcpConnection::flush() noexcept {
-  if (!paused_ && posted_ != sent_) send_next();
+bool TcpConnection::flush() noexcept {
+  return !full_ && posted_ != sent_ && send_next();
 }
 
 /// What is in memory, up to a file's bytes. The flags it is to be sent with.
@@ -129,21 +129,23 @@ ssize_t TcpConnection::send_some() noexcept {
 }
 
 /// Not all at once, to a peer that takes it as fast as it comes: others wait for their turn.
-void TcpConnection::send_next() noexcept {
+bool TcpConnection::send_next() noexcept {
   std::size_t done = 0;
   while (!broken_ && posted_ != sent_) {
-    const ssize_t sent = done < kMostBytesPerTurn ? send_some() : -1;
+    if (done >= kMostBytesPerTurn) return true;
+    const ssize_t sent = send_some();
     if (sent > 0) {
       take_sent(static_cast<std::size_t>(sent));
       done += static_cast<std::size_t>(sent);
-    } else if (done >= kMostBytesPerTurn || (sent < 0 && errno == EAGAIN)) {
-      paused_ = true;
+    } else if (sent < 0 && errno == EAGAIN) {
+      full_ = true;
       uring_.wait_writable(socket_.get(), user_of(Tag::kSend));
-      return;
+      return false;
     } else if (sent < 0 && errno != EINTR) {
       break_off("it cannot be sent to");
     }
   }
+  return false;
 }
 
 void TcpConnection::take_sent(std::size_t bytes) noexcept {
@@ -163,7 +165,7 @@ void TcpConnection::take_sent(std::size_t bytes) noexcept {
 
 bool TcpConnection::completed(const Uring::Completion& completion) noexcept {
   if (completion.user == user_of(Tag::kSend)) {
-    paused_ = false;
+    full_ = false;
     flush();
   } else if (completion.last) {
     watched_ = false;

@@ -66,8 +66,9 @@ class TcpConnection {
     std::uint32_t bytes = 0;
   };
   bool post(std::span<const std::byte> frame, FileBytes payload) noexcept;
-  /// Sends what is queued, as far as the socket takes it; the rest follows by completed().
-  void flush() noexcept;
+  /// Sends what is queued, as far as the socket takes it; the rest follows by completed(). True: it
+  /// has had its turn and takes more, next time.
+  bool flush() noexcept;
   /// Something of `id` completed. True: there is something to be received.
   bool completed(const Uring::Completion& completion) noexcept;
   enum class Received : std::uint8_t {
@@ -85,7 +86,7 @@ class TcpConnection {
   void fence() noexcept;
   bool broken() const noexcept { return broken_; }
   /// Broken, and the Uring has let go: nothing of it comes any more.
-  bool fenced() const noexcept { return broken_ && !paused_ && !watched_; }
+  bool fenced() const noexcept { return broken_ && !full_ && !watched_; }
   const char* why_broken() const noexcept { return why_; }
 
  private:
@@ -108,7 +109,7 @@ class TcpConnection {
   Outgoing* next_outgoing(std::span<const std::byte> frame) noexcept;
   int prepare_message() noexcept;
   ssize_t send_some() noexcept;
-  void send_next() noexcept;
+  bool send_next() noexcept;
   void take_sent(std::size_t bytes) noexcept;
   std::span<std::byte> prepare_receive() noexcept;
   void take_bytes(std::size_t bytes) noexcept;
@@ -128,7 +129,7 @@ class TcpConnection {
   std::uint64_t sent_ = 0;       // all before it are gone
   std::uint64_t posted_ = 0;
   std::size_t sent_of_first_ = 0;
-  bool paused_ = false;  // the socket is full, or has had its turn; the Uring says when to go on
+  bool full_ = false;  // the socket is; the Uring says when it is not
   msghdr message_{};
   std::array<iovec, kMostParts> parts_{};
 

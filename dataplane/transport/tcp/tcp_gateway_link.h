@@ -17,7 +17,7 @@ class TcpGatewayLink final : public GatewayLink, private TcpConnection::User {
 
   std::optional<std::uint16_t> ask(std::uint32_t owner, const LinkRead& read) override;
   bool let_go(std::uint16_t slot) override;
-  void flush() override { connection_.flush(); }
+  bool flush() override { return connection_.flush(); }
   void fence() override;
   bool fenced() const override { return told_ && connection_.fenced(); }
   bool ending() const override { return draining_ || connection_.broken(); }

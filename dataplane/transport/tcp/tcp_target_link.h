@@ -21,7 +21,7 @@ class TcpTargetLink final : public TargetLink, private TcpConnection::User {
   std::span<std::byte> room(std::uint16_t slot) override;
   bool sends_files() const override { return true; }
   void answer(wire::Answer answer, const AnswerBytes& bytes) override;
-  void flush() override { connection_.flush(); }
+  bool flush() override { return connection_.flush(); }
   void drain() override;
   void fence() override { connection_.fence(); }
   bool fenced() const override { return connection_.fenced(); }
