@@ -9,6 +9,8 @@ find_package(nlohmann_json REQUIRED)
 pkg_check_modules(URING REQUIRED IMPORTED_TARGET liburing)
 pkg_check_modules(ISAL REQUIRED IMPORTED_TARGET libisal)
 if(NOT KELP_RING_AND_WORKER_ONLY)
+  pkg_check_modules(IBVERBS REQUIRED IMPORTED_TARGET libibverbs)
+  pkg_check_modules(MLX5 REQUIRED IMPORTED_TARGET libmlx5)
   find_package(CLI11 REQUIRED)
   find_package(Boost REQUIRED)  # headers only
   find_package(ZLIB REQUIRED)

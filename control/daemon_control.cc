@@ -7,6 +7,7 @@
 
 #include "control/daemon.h"
 #include "control/daemon_options.h"
+#include "control/devices_json.h"
 #include "control/log.h"
 #include "control/peers_json.h"
 #include "control/trace_report.h"
@@ -63,6 +64,11 @@ HttpRoutes Daemon::routes() {
   routes.add("GET", "/peers", [this](const HttpRequest&) {
     HttpResponse response;
     response.body = peers_json(peers_.get());
+    return response;
+  });
+  routes.add("GET", "/devices", [](const HttpRequest&) {
+    HttpResponse response;
+    response.body = devices_json(list_rdma_devices());
     return response;
   });
   routes.add("GET", "/metrics", [this](const HttpRequest&) {

@@ -13,6 +13,7 @@
 
 #include "tools/control_command.h"
 #include "tools/control_views.h"
+#include "tools/device_views.h"
 #include "tools/doctor.h"
 #include "tools/loadgen_command.h"
 #include "tools/output_file.h"
@@ -181,6 +182,9 @@ class Commands {
     add_control("clients", "List the programs that are attached", &view_clients);
     add_control("peers", "List the connections with kelpds of other hosts", &view_peers)
         ->footer(kPeersFooter);
+    add_control("devices",
+                "List the RDMA devices of this host, and what keeps each from being used",
+                &view_devices);
     add_control("config", "Show the daemon's settings and where each comes from", &view_config);
     add_doctor();
     add_action("reload", "Read the configuration file again", &view_reload);

@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "control/devices_json.h"
 #include "control/http_routes.h"
 #include "control/peers_json.h"
 #include "control/run_dir.h"
@@ -195,6 +196,40 @@ TEST_CASE("peers are a table with our worker first, and the counts below it") {
   CHECK(contains(coloured, "\x1b[32mup\x1b[0m"));
   CHECK(contains(coloured, "\x1b[31mwaiting\x1b[0m"));
   CHECK(contains(coloured, "\x1b[33mconnecting\x1b[0m"));
+}
+
+TEST_CASE("devices are a row per port, and its addresses below") {
+  kelp::RdmaDevices found;
+  kelp::RdmaDevice& card = found.devices.emplace_back();
+  card.name = "mlx5_0";
+  card.mlx5 = kelp::Mlx5Facts{1, 7};
+  card.ports.push_back({1, "active", "Ethernet", 4096, 4096, 1 << 30, {}, ""});
+  card.ports[0].gids.push_back({3, "::ffff:10.0.0.1", "RoCE v2", "eth0"});
+  card.ports.push_back({2, "down", "Ethernet", 1024, 4096, 1 << 30, {}, "the port is down"});
+  kelp::RdmaDevice& shut = found.devices.emplace_back();
+  shut.name = "rxe0";
+  shut.error = "cannot open it: Permission denied";
+  FakeDaemon daemon(kelp::devices_json(found));
+  const Ran ran = daemon.ask({"devices"});
+  CHECK(ran.code == 0);
+  CHECK(ran.out ==
+        "DEVICE  PORT  USABLE  STATE   LINK       MTU  DRIVER  WHY NOT\n"
+        "mlx5_0     1  yes     active  Ethernet  4096  mlx5\n"
+        "mlx5_0     2  no      down    Ethernet  1024  mlx5    the port is down\n"
+        "rxe0       -  no      -       -            -  -       cannot open it: Permission denied\n"
+        "\n"
+        "DEVICE  PORT  GID  ADDRESS          TYPE     INTERFACE\n"
+        "mlx5_0     1    3  ::ffff:10.0.0.1  RoCE v2  eth0\n");
+  CHECK(nlohmann::json::parse(daemon.ask({"devices", "--json"}).out)["usable"] == 1);
+  CHECK(FakeDaemon(kelp::devices_json({})).ask({"devices"}).out == "no RDMA device\n");
+  CHECK(FakeDaemon(kelp::devices_json({{}, "no memory"})).ask({"devices"}).out ==
+        "no RDMA device: no memory\n");
+}
+
+TEST_CASE("the devices of this host can be listed, whatever there are") {
+  const kelp::RdmaDevices found = kelp::list_rdma_devices();
+  for (const kelp::RdmaDevice& device : found.devices) CHECK_FALSE(device.name.empty());
+  CHECK(found.error.empty());
 }
 
 TEST_CASE("without peers it is said whether any are configured") {

@@ -2,7 +2,7 @@
 
 _kelpctl() {
   local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-  local commands="read stat trace health stats loadgen volumes clients peers config doctor reload disable enable drain"
+  local commands="read stat trace health stats loadgen volumes clients peers devices config doctor reload disable enable drain"
   local everywhere="--run-dir --json --help --version" command="" word
   for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
     if [[ " $commands " == *" $word "* ]]; then

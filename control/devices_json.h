@@ -1,0 +1,17 @@
+// The report of RDMA devices, for /devices. Pure function, any thread.
+#pragma once
+
+#include <string>
+
+#include "dataplane/transport/verbs/rdma_devices.h"
+
+namespace kelp {
+
+/// {"devices": [{"name", "error", "firmware", "vendor_id", "vendor_part_id", "mlx5": null or
+///   {"version", "flags"}, "limits": {"region_bytes", "queue_pairs", "queue_entries",
+///   "completions", "segments"}, "ports": [{"number", "usable", "obstacle", "state", "link_layer",
+///   "mtu_bytes", "max_mtu_bytes", "max_message_bytes", "gids": [{"index", "address", "type",
+///   "interface"}]}]}], "error", "usable": how many ports}
+std::string devices_json(const RdmaDevices& found);
+
+}  // namespace kelp

@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""What is tested where there is an RDMA device: inside the guest of scripts/soft-roce/run-in-guest.sh.
+
+devices: /devices and kelpctl devices show rxe0, its address, and that it is usable; a port that is down is not.
+
+Exit code: 0 all promises held, 1 one was broken or something failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+from kelplab import daemon, process  # noqa: E402
+
+ADDRESS = "::ffff:10.9.0.1"
+
+
+class Scenes:
+    def __init__(self, programs: Path, home: Path) -> None:
+        self.programs, self.home = programs, home
+        self.broken: list[str] = []
+
+    def expect(self, kept: object, otherwise: str) -> None:
+        if not kept:
+            self.broken.append(otherwise)
+
+    def devices(self) -> None:
+        volumes = self.home / "volumes"
+        volumes.mkdir()
+        with daemon.Daemon(self.programs, self.home, volumes) as kelpd:
+            found = self._devices(kelpd)
+            self.expect([device["name"] for device in found] == ["rxe0"], f"devices: {found}")
+            port = found[0]["ports"][0]
+            self.expect(port["usable"] and port["state"] == "active" and port["link_layer"] == "Ethernet", f"port: {port}")
+            self.expect(any(gid["address"] == ADDRESS and gid["type"] == "RoCE v2" and gid["interface"] == "veth0"
+                            for gid in port["gids"]), f"no {ADDRESS} by RoCE v2: {port['gids']}")
+            self.expect(found[0]["mlx5"] is None and found[0]["limits"]["queue_pairs"] > 0, f"device: {found[0]}")
+            table = kelpd.kelpctl("devices").stdout.decode()
+            self.expect("rxe0" in table and "yes" in table and "not mlx5" in table and ADDRESS in table, table)
+            subprocess.run(["ip", "link", "set", "veth1", "down"], check=True)
+            process.wait_until("the port to be down", lambda: self._devices(kelpd)[0]["ports"][0]["state"] != "active",
+                               [kelpd.child])
+            port = self._devices(kelpd)[0]["ports"][0]
+            self.expect(not port["usable"] and port["obstacle"] == f"the port is {port['state']}", f"without a link: {port}")
+            subprocess.run(["ip", "link", "set", "veth1", "up"], check=True)
+
+    @staticmethod
+    def _devices(kelpd: daemon.Daemon) -> list[dict[str, Any]]:
+        return json.loads(kelpd.kelpctl("--json", "devices").stdout)["devices"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programs", type=Path, required=True, help="directory of kelpd and kelpctl")
+    args = parser.parse_args()
+    process.exit_on_signals()
+    say = process.Progress()
+    with process.scratch_dir("kelp-guest-") as home:
+        scenes = Scenes(args.programs, home)
+        try:
+            for scene in (scenes.devices,):
+                say(scene.__name__)
+                scene()
+        except process.LabError as error:
+            scenes.broken.append(str(error))
+    for one in scenes.broken:
+        print(f"BROKEN: {one}")
+    print("broken" if scenes.broken else "all promises held")
+    return 1 if scenes.broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
