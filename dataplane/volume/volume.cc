@@ -1,6 +1,7 @@
 #include "dataplane/volume/volume.h"
 
 #include <sched.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -43,6 +44,17 @@ std::int64_t coarse_now_ns(clockid_t clock) noexcept {
 
 std::uint64_t size_of(const struct stat& st) noexcept {
   return static_cast<std::uint64_t>(std::max<off_t>(st.st_size, 0));
+}
+
+/// fstat(). Glibc makes it a newfstatat(), which looks at an empty path as well: 430 ns instead of
+/// 380, once per batch of reads. Where the C library's struct is the kernel's, as on all 64-bit
+/// machines but those that have no such call.
+int look_at(int fd, struct stat& now) noexcept {
+#if defined(SYS_fstat) && defined(__LP64__)
+  return static_cast<int>(::syscall(SYS_fstat, fd, &now));
+#else
+  return ::fstat(fd, &now);
+#endif
 }
 
 /// Reads up to `bytes.size()` at `offset`; the number read, or -1.
@@ -98,7 +110,7 @@ bool Volume::changed_since_seen(const struct stat& now) const noexcept {
 /// Asks for the state of the open .idx; false: it is not the volume's any more. The path is looked
 /// at after the times were taken, so a swap it does not show yet changes them later.
 bool Volume::look(struct stat& now) const noexcept {
-  if (::fstat(parts_.idx.get(), &now) != 0 || now.st_nlink == 0) return false;
+  if (look_at(parts_.idx.get(), now) != 0 || now.st_nlink == 0) return false;
   const bool young = coarse_now_ns(CLOCK_REALTIME_COARSE) - nanoseconds(now.st_ctim) < kYoungNs;
   return (!young && !changed_since_seen(now)) || path_is_ours();
 }

@@ -118,7 +118,8 @@ ssize_t TcpConnection::send_some() noexcept {
   const Outgoing& first = queue_[sent_ % queue_.size()];
   if (sent_of_first_ < first.in_memory()) {
     const int flags = prepare_message();
-    return ::sendmsg(socket_.get(), &message_, flags);
+    if (message_.msg_iovlen > 1) return ::sendmsg(socket_.get(), &message_, flags);
+    return ::send(socket_.get(), parts_[0].iov_base, parts_[0].iov_len, flags);
   }
   const std::size_t done = sent_of_first_ - first.in_memory();
   auto offset = static_cast<off_t>(first.file.offset_bytes + done);
