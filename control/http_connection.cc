@@ -36,6 +36,8 @@ HttpConnection::HttpConnection(Watcher& watcher, const std::string& base,
   ::curl_easy_setopt(handle, CURLOPT_PROTOCOLS_STR, "http,https");
   ::curl_easy_setopt(handle, CURLOPT_PROXY, "");  // the environment is no source of settings
   ::curl_easy_setopt(handle, CURLOPT_NOSIGNAL, 1L);
+  // To give up a name that is being looked up does not wait for its thread.
+  ::curl_easy_setopt(handle, CURLOPT_QUICK_EXIT, 1L);
   ::curl_easy_setopt(handle, CURLOPT_TCP_KEEPALIVE, 1L);
   ::curl_easy_setopt(handle, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
   ::curl_easy_setopt(handle, CURLOPT_SSL_ENABLE_ALPN, 0L);

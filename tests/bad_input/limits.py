@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from damage import fixture_rows
@@ -200,3 +202,44 @@ def a_kelpd_that_may_start_no_thread_says_so(scene: Scene) -> None:
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
     expect(done.returncode == 1, f"exit code {done.returncode}: {done.stderr!r}")
     expect(b"cannot start the threads" in done.stderr and b"RLIMIT_NPROC" in done.stderr, f"no sentence in {done.stderr!r}")
+
+
+SILENT_RESOLVER = "127.0.0.77"
+
+
+@contextlib.contextmanager
+def silent_resolver(scene: Scene) -> Iterator[list[str]]:
+    """A command prefix: who runs by it looks names up where nobody answers."""
+    if os.geteuid() != 0:
+        raise Skipped("not root")
+    conf = scene.home / "resolv.conf"
+    conf.write_text(f"nameserver {SILENT_RESOLVER}\noptions timeout:10 attempts:2\n")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.bind((SILENT_RESOLVER, 53))
+        except OSError as error:
+            raise Skipped(f"{SILENT_RESOLVER}:53: {error}") from error
+        prefix = ["unshare", "--mount", "sh", "-c", f'mount --bind {conf} /etc/resolv.conf && exec "$@"', "sh"]
+        if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode != 0:
+            raise Skipped("no mount namespace can be made")
+        yield prefix
+        asked.setblocking(False)
+        expect(asked.recv(512), "nobody was asked for the name, so this proves nothing")
+
+
+@promise("limits")
+def a_master_whose_name_is_not_answered_holds_up_its_reads_alone(scene: Scene) -> None:
+    row = plain_row(scene)
+    with silent_resolver(scene) as prefix:
+        with scene.kelpd(scene.volumes(), settings={"gateway.masters": ["master.test:9333"]}, prefix=prefix) as kelpd:
+            wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
+            for _ in range(3):
+                began = time.monotonic()
+                done = kelpd.kelpctl("read", "4711,01637037d6", "--timeout", "500")
+                expect(done.returncode in (daemon.UNAVAILABLE, daemon.TIMEOUT), f"exit code {done.returncode}: {done.stderr!r}")
+                expect(health(kelpd)["status"] != "failed" and reads(kelpd, row), "what needs no name is not answered")
+                took_s = time.monotonic() - began
+                expect(took_s < 3, f"a read of 0.5 s, /health and another read took {took_s:.1f} s")
+            is_alive(kelpd)
+            began = time.monotonic()
+        expect(time.monotonic() - began < 5, f"kelpd took {time.monotonic() - began:.1f} s to end")
