@@ -70,15 +70,15 @@ class Scenes:
     def grow(self) -> None:
         """Volumes until each two servers share at least two. Where the second replica goes is weed's choice."""
         servers = self.cluster.volume_servers
-        for turn in range(18):
-            if len(self.pairs) == 3 and all(len(vids) >= 2 for vids in self.pairs.values()):
-                return
+        for turn in range(60):
             self.cluster.grow(1, on=servers[turn % 3])
             self.pairs = {}
             for vid in sorted({file.vid for server in servers for file in self.cluster.volume_files(server)}):
                 holders = frozenset(number for number, server in enumerate(servers)
                                     if (server.directory / f"{vid}.dat").exists())
                 self.pairs.setdefault(holders, []).append(vid)
+            if len(self.pairs) == 3 and all(len(vids) >= 2 for vids in self.pairs.values()):
+                return
         raise process.LabError(f"the volumes are not spread over the servers: {self.pairs}")
 
     def store(self) -> None:

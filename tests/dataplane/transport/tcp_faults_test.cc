@@ -76,7 +76,9 @@ struct Counts {
 
 class Run final : public GatewayLink::User {
  public:
-  Run(std::uint64_t seed, Faults faults) : random_(seed), faults_(faults), target_(seed + 1) {
+  /// A link with no credit left for so long is fenced.
+  Run(std::uint64_t seed, Faults faults, std::chrono::milliseconds patience)
+      : random_(seed), faults_(faults), patience_(patience), target_(seed + 1) {
     buffers_.resize(2 * kSlots);
   }
 
@@ -147,10 +149,8 @@ class Run final : public GatewayLink::User {
       if (!each.busy || each.given_up || now < each.deadline) continue;
       give_up(owner);
     }
-    // Nobody heard of a request for long: what was lost on the way comes no more.
-    if (link_->in_flight() == kSlots && now > stuck_since_ + std::chrono::milliseconds(50)) {
-      link_->fence();
-    }
+    // What was lost on the way comes no more.
+    if (link_->in_flight() == kSlots && now > stuck_since_ + patience_) link_->fence();
     if (link_->in_flight() < kSlots) stuck_since_ = now;
     if (random_() % 64 == 0) look_at_buffers();
   }
@@ -229,6 +229,7 @@ class Run final : public GatewayLink::User {
 
   std::mt19937_64 random_;
   const Faults faults_;
+  const std::chrono::milliseconds patience_;
   Target target_;
   std::vector<Buffer> buffers_;
   std::unique_ptr<FaultyPipe> pipe_;
@@ -249,7 +250,7 @@ TEST_CASE("over a network that fails each request ends right, and no buffer chan
   const Faults faults{.flip = 1000, .truncate = 400, .duplicate = 400, .stall = 1000, .reset = 200};
   for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
     CAPTURE(seed);
-    Run run(seed, faults);
+    Run run(seed, faults, std::chrono::milliseconds(50));
     const Counts counts = run.run(requests);
     MESSAGE("seed " << seed << ": right " << counts.right << ", not found " << counts.not_found
                     << ", not intact " << counts.not_intact << ", given up " << counts.given_up
@@ -262,7 +263,7 @@ TEST_CASE("over a network that fails each request ends right, and no buffer chan
 }
 
 TEST_CASE("over a network that only cuts pieces, every request is answered") {
-  Run run(7, {.most_piece_bytes = 5000});
+  Run run(7, {.most_piece_bytes = 5000}, std::chrono::seconds(60));
   const Counts counts = run.run(3000);
   CHECK(counts.links == 1);
   CHECK(counts.lost == 0);
