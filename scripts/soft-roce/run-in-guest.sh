@@ -41,7 +41,7 @@ unavailable() {
 }
 
 install_tools() {
-  local needed=(qemu-system-x86 busybox-static cpio kmod ibverbs-providers) missing=() package
+  local needed=(qemu-system-x86 busybox-static cpio kmod iproute2 procps ibverbs-providers) missing=() package
   for package in "${needed[@]}"; do
     dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing+=("$package")
   done
