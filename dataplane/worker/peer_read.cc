@@ -33,7 +33,7 @@ bool PeerRead::ask(std::uint32_t op, const LinkRead& wanted, Ticks now) noexcept
   return true;
 }
 
-bool PeerRead::next(std::uint32_t op, LinkRead wanted, Ticks now) noexcept {
+bool PeerRead::next(std::uint32_t op, const LinkRead& wanted, Ticks now) noexcept {
   while (asked_bytes_ < wanted_bytes_ &&
          static_cast<std::uint32_t>(std::popcount(under_way_)) < kMostSlices) {
     if (!ask(op, wanted, now)) break;

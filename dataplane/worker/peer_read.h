@@ -7,7 +7,6 @@
 
 #include <array>
 #include <cstdint>
-#include <optional>
 #include <span>
 
 #include "dataplane/transport/link.h"
@@ -31,11 +30,6 @@ class PeerRead {
   static constexpr std::uint32_t kOpBits = 24;
   static constexpr std::uint32_t kOpMask = (1U << kOpBits) - 1;
 
-  void reset() noexcept {
-    link_ = nullptr;
-    under_way_ = 0;
-  }
-
   /// Asks for all of `wanted`, whose buffer may be longer than a slice, beginning with the first.
   /// False: the link takes nothing now, and nothing has happened.
   bool begin(GatewayLink& link, std::uint32_t op, const LinkRead& wanted, Ticks now) noexcept;
@@ -49,7 +43,7 @@ class PeerRead {
   Turn take(std::uint32_t slice, const wire::Answer& answer) noexcept;
   /// Asks for more, as far as there is any. False: nothing is under way, and the link takes
   /// nothing.
-  bool next(std::uint32_t op, LinkRead wanted, Ticks now) noexcept;
+  bool next(std::uint32_t op, const LinkRead& wanted, Ticks now) noexcept;
 
   /// The request of `slice` is over: before take(), or without an answer. How long it took.
   Ticks ended(std::uint32_t slice, Ticks now) noexcept;

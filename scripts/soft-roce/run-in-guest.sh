@@ -22,7 +22,7 @@ while (($# > 0)); do
     --out) out=${2:?--out needs a directory}; shift 2 ;;
     --) shift; break ;;
     -h | --help) usage; exit 0 ;;
-    *) usage >&2; exit 64 ;;
+    *) echo "run-in-guest.sh: no such option: $1 (the command comes after --)" >&2; exit 64 ;;
   esac
 done
 (($# > 0)) || { usage >&2; exit 64; }

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """What is tested where there is an RDMA device: inside the guest of scripts/soft-roce/run-in-guest.sh.
 
-devices: /devices and kelpctl devices show rxe0, its address, and that it is usable; a port that is down is not.
+devices: /devices and kelpctl devices show rxe0, its address, and that it is usable; a port that is down is not, nor is a
+         device whose files in /dev the daemon cannot see, as in a service with PrivateDevices=.
 
 Exit code: 0 all promises held, 1 one was broken or something failed.
 """
@@ -50,6 +51,13 @@ class Scenes:
             self.expect(not port["usable"] and port["obstacle"] == f"the port is {port['state']}", f"without a link: {port}")
             subprocess.run(["ip", "link", "set", "veth1", "up"], check=True)
 
+    def hidden_devices(self) -> None:
+        hide = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/infiniband && exec "$@"', "sh"]
+        with daemon.Daemon(self.programs, self.home, self.home / "volumes", prefix=hide) as kelpd:
+            found = self._devices(kelpd)
+            self.expect(len(found) == 1 and found[0]["name"] == "rxe0" and "PrivateDevices=" in found[0]["error"],
+                        f"with /dev/infiniband out of sight: {found}")
+
     @staticmethod
     def _devices(kelpd: daemon.Daemon) -> list[dict[str, Any]]:
         return json.loads(kelpd.kelpctl("--json", "devices").stdout)["devices"]
@@ -64,7 +72,7 @@ def main() -> int:
     with process.scratch_dir("kelp-guest-") as home:
         scenes = Scenes(args.programs, home)
         try:
-            for scene in (scenes.devices,):
+            for scene in (scenes.devices, scenes.hidden_devices):
                 say(scene.__name__)
                 scene()
         except process.LabError as error:

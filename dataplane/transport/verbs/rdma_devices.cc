@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <filesystem>
 #include <memory>
 #include <system_error>
 
@@ -138,6 +139,20 @@ RdmaDevice device_of(ibv_device* listed) {
   return device;
 }
 
+/// Libibverbs passes over those whose files in /dev are not to be seen: a service with
+/// PrivateDevices=, a container.
+void add_unreachable(std::vector<RdmaDevice>& devices) {
+  std::error_code none;
+  for (const auto& entry : std::filesystem::directory_iterator("/sys/class/infiniband", none)) {
+    const std::string name = entry.path().filename();
+    if (std::ranges::find(devices, name, &RdmaDevice::name) != devices.end()) continue;
+    devices.emplace_back().name = name;
+    devices.back().error =
+        "the kernel has it, but its files in /dev/infiniband are out of this process's reach: "
+        "PrivateDevices= of the service, or a container without them";
+  }
+}
+
 }  // namespace
 
 RdmaDevices list_rdma_devices() {
@@ -150,6 +165,7 @@ RdmaDevices list_rdma_devices() {
     return found;
   }
   for (int i = 0; i < count; ++i) found.devices.push_back(device_of(list.get()[i]));
+  add_unreachable(found.devices);
   return found;
 }
 

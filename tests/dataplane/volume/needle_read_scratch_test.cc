@@ -4,30 +4,22 @@
 #include "dataplane/volume/needle_read.h"
 #include "support/gzip_writer.h"
 #include "support/read_driver.h"
-#include "support/volume_writer.h"
+#include "support/stored_needle.h"
 
-using kelp::NeedleLocation;
 using kelp::NeedleRead;
 using kelp::ReadOutcome;
 using kelp::ReadRequest;
 using kelp::test::ClientBuffer;
+using kelp::test::flip_byte;
 using kelp::test::part_of;
 using kelp::test::pattern;
-using kelp::test::request_for;
 using kelp::test::Storage;
-using kelp::test::TempDir;
 using kelp::test::TestNeedle;
-using kelp::test::VolumeWriter;
 
 namespace {
 
-struct Scene {
-  explicit Scene(const TestNeedle& stored, std::uint8_t version = 3)
-      : writer(dir.path(), {.version = version}), needle(stored) {
-    writer.put({.id = 1000, .data = pattern(77, 9)});
-    at = writer.put(needle);
-    writer.put({.id = 1001, .data = pattern(99, 8)});
-  }
+struct Scene : kelp::test::Stored {
+  using Stored::Stored;
 
   struct Answer {
     NeedleRead::Next next = NeedleRead::Next::kDone;
@@ -38,17 +30,17 @@ struct Scene {
   /// The scratch is exactly the record, or `short_by` bytes less: the sanitizer watches its ends.
   Answer read(std::size_t capacity, std::uint64_t offset = 0, std::size_t short_by = 0,
               Storage storage = {}, bool forgo = false) {
-    ReadRequest request = request_for(writer, needle, at, offset);
-    const std::size_t room = request.record.unpadded_bytes() - short_by;
+    ReadRequest wanted = request(offset);
+    const std::size_t room = wanted.record.unpadded_bytes() - short_by;
     const auto scratch = std::make_unique<std::byte[]>(room);
     ClientBuffer buffer(capacity);
-    request.scratch = std::span(scratch.get(), room);
-    request.destination = buffer.bytes;
+    wanted.scratch = std::span(scratch.get(), room);
+    wanted.destination = buffer.bytes;
     NeedleRead read;
     std::atomic<std::uint32_t> guess{8};
-    read.start(request, guess);
+    read.start(wanted, guess);
     while (read.next() == NeedleRead::Next::kIo) {
-      read.io_done(storage.read(request.dat_fd, read.io()));
+      read.io_done(storage.read(wanted.dat_fd, read.io()));
       if (forgo) {
         read.forgo_scratch();
         std::fill_n(scratch.get(), room, std::byte{0x77});  // others use it now
@@ -62,18 +54,6 @@ struct Scene {
     }
     return answer;
   }
-  void flip_byte(std::uint64_t at_in_record) {
-    std::byte byte;
-    const auto where = static_cast<off_t>(at.offset_bytes + at_in_record);
-    REQUIRE(::pread(writer.dat_fd(), &byte, 1, where) == 1);
-    byte ^= std::byte{0x40};
-    REQUIRE(::pwrite(writer.dat_fd(), &byte, 1, where) == 1);
-  }
-
-  TempDir dir;
-  VolumeWriter writer;
-  TestNeedle needle;
-  NeedleLocation at;
 };
 
 }  // namespace
@@ -125,7 +105,7 @@ TEST_CASE("by the scratch: a record that does not fit, or a scratch taken back, 
 
 TEST_CASE("by the scratch: not a byte of what is wrong reaches the client") {
   Scene damaged({.data = pattern(300)});
-  damaged.flip_byte(kelp::kNeedleHeaderBytes + kelp::kDataLengthBytes + 150);
+  flip_byte(damaged, kelp::kNeedleHeaderBytes + kelp::kDataLengthBytes + 150);
   CHECK(damaged.read(300).outcome.status == KELP_CORRUPT);
   CHECK(damaged.read(10, 5).outcome.status == KELP_CORRUPT);  // of a part, too
   Scene cookie({.data = pattern(300)});
