@@ -58,7 +58,7 @@ void Uring::wait_writable(int fd, std::uint64_t user) noexcept {
 }
 
 bool Uring::has_work() const noexcept {
-  return ::io_uring_sq_ready(&ring_) != 0 || is_told();
+  return ::io_uring_sq_ready(&ring_) != 0 || kernel_has_more() || ::io_uring_cq_ready(&ring_) != 0;
 }
 
 /// What it has comes by the next system call: completions to be made, or that the ring had no place
@@ -67,10 +67,6 @@ bool Uring::kernel_has_more() const noexcept {
   // Orders nothing: what it stands for is taken by a system call.
   return (__atomic_load_n(ring_.sq.kflags, __ATOMIC_RELAXED) &
           (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
-}
-
-bool Uring::is_told() const noexcept {
-  return kernel_has_more() || ::io_uring_cq_ready(&ring_) != 0;
 }
 
 unsigned Uring::poll(std::span<Completion> ended) noexcept {

@@ -40,10 +40,8 @@ class Uring {
 
   /// Hands over what is queued and takes up to `ended.size()` of what has ended. Never waits.
   unsigned poll(std::span<Completion> ended) noexcept;
-  /// Whether poll() would do anything. For after arming fd().
+  /// Whether poll() would do anything: a look at memory. For after arming fd(), too.
   bool has_work() const noexcept;
-  /// Whether the kernel has something to tell: a look at memory.
-  bool is_told() const noexcept;
   /// For the caller's epoll, edge-triggered: an eventfd that is never read. (The ring's own
   /// descriptor does not wake anybody as long as completions wait for this thread.)
   int fd() const noexcept { return event_.get(); }

@@ -179,9 +179,21 @@ bool TcpConnection::completed(const Uring::Completion& completion) noexcept {
 }
 
 void TcpConnection::watch() noexcept {
-  if (broken_ || watched_) return;
+  if (broken_ || watched_ || asked_often_) return;
   watched_ = true;
   uring_.watch(socket_.get(), user_of(Tag::kWatch));
+}
+
+void TcpConnection::stop_watching() noexcept {
+  asked_often_ = true;
+  if (watched_) uring_.cancel(user_of(Tag::kWatch));
+}
+
+void TcpConnection::watch_again() noexcept {
+  asked_often_ = false;
+  watch();
+  // It may have broken while nothing was there that would have told.
+  if (fenced()) user_.has_ended();
 }
 
 TcpConnection::Received TcpConnection::receive() noexcept {

@@ -78,6 +78,11 @@ class TcpConnection {
   };
   /// Takes what has come, or a part of it.
   Received receive() noexcept;
+  /// Somebody asks receive() all the time from now on: the Uring need not tell. To be told of each
+  /// arrival costs the sender's and the receiver's kernel about as much as the arrival itself.
+  void stop_watching() noexcept;
+  /// Nobody does any more.
+  void watch_again() noexcept;
   /// The payload under way shall not land in its destination any more.
   void let_go() noexcept { payload_.destination = {}; }
   bool payload_under_way() const noexcept { return payload_left_ != 0; }
@@ -137,6 +142,7 @@ class TcpConnection {
   std::size_t begin_ = 0;  // [begin_, end_) of it is unread
   std::size_t end_ = 0;
   bool watched_ = false;            // by the Uring
+  bool asked_often_ = false;        // and so not to be watched
   bool hung_up_ = false;            // the peer has, as far as it has told
   bool receives_straight_ = false;  // into the destination
   Payload payload_;

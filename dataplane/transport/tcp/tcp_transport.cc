@@ -8,6 +8,11 @@ namespace kelp {
 namespace {
 
 constexpr unsigned kEntries = 256;
+/// Arrivals from one connection, and from no other, that make it the busy one: enough to pay for
+/// two system calls, to stop watching it and to start again.
+constexpr unsigned kBusyAfter = 32;
+/// About as long as a worker polls before it sleeps.
+constexpr unsigned kMostInVain = 256;
 
 }  // namespace
 
@@ -67,6 +72,7 @@ void TcpTransport::remove(const TargetLink& link) {
 void TcpTransport::forget(const TcpConnection& connection) noexcept {
   std::erase(ready_, &connection);
   if (last_ == &connection) last_ = nullptr;
+  if (busy_ == &connection) busy_ = nullptr;
 }
 
 TcpConnection* TcpTransport::find(std::uint64_t id) noexcept {
@@ -78,15 +84,8 @@ TcpConnection* TcpTransport::find(std::uint64_t id) noexcept {
 }
 
 unsigned TcpTransport::poll() noexcept {
-  const unsigned count = receive_ready();
+  const unsigned count = ask_busy() + receive_ready();
   if (!uring_->has_work()) return count;
-  // Most often whoever spoke last speaks again: to receive first, and ask the kernel next time,
-  // takes the asking out of a round trip.
-  if (last_ != nullptr && !guessed_ && uring_->is_told()) {
-    guessed_ = true;
-    if (receive(*last_)) return count + 1;
-  }
-  guessed_ = false;
   std::array<Uring::Completion, 64> ended;
   const unsigned completions = uring_->poll(ended);
   for (unsigned i = 0; i < completions; ++i) {
@@ -110,9 +109,41 @@ unsigned TcpTransport::receive_ready() noexcept {
 bool TcpTransport::receive(TcpConnection& connection) noexcept {
   const TcpConnection::Received got = connection.receive();
   if (got == TcpConnection::Received::kNothing) return false;
-  if (got == TcpConnection::Received::kPart) make_ready(connection);
-  last_ = &connection;
+  if (got == TcpConnection::Received::kPart && &connection != busy_) make_ready(connection);
+  note_arrival(connection);
   return true;
+}
+
+// ---- the busy one
+
+unsigned TcpTransport::ask_busy() noexcept {
+  if (busy_ == nullptr) return 0;
+  if (receive(*busy_)) {
+    in_vain_ = 0;
+    return 1;
+  }
+  if (++in_vain_ > kMostInVain || busy_->broken()) leave_busy();
+  return 0;
+}
+
+void TcpTransport::note_arrival(TcpConnection& connection) noexcept {
+  in_a_row_ = last_ == &connection ? in_a_row_ + 1 : 0;
+  last_ = &connection;
+  if (busy_ != nullptr || in_a_row_ < kBusyAfter || connection.broken()) return;
+  busy_ = &connection;
+  in_vain_ = 0;
+  connection.stop_watching();
+}
+
+void TcpTransport::leave_busy() noexcept {
+  in_a_row_ = 0;
+  if (TcpConnection* const was = std::exchange(busy_, nullptr)) was->watch_again();
+}
+
+void TcpTransport::arm(bool armed) noexcept {
+  // Whoever is about to sleep asks nobody.
+  if (armed) leave_busy();
+  uring_->arm(armed);
 }
 
 }  // namespace kelp

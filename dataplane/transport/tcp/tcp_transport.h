@@ -29,12 +29,12 @@ class TcpTransport {
   void remove(const TargetLink& link);
 
   /// Receives what has come and tells links; how much that was. Never waits, and makes no system
-  /// call when there is nothing.
+  /// call when there is nothing, except to ask the connection that has just been busy.
   unsigned poll() noexcept;
   /// Whether poll() would find something. For after arming fd().
   bool has_work() const noexcept { return uring_->has_work(); }
   int fd() const noexcept { return uring_->fd(); }
-  void arm(bool armed) noexcept { uring_->arm(armed); }
+  void arm(bool armed) noexcept;
   const Uring& uring() const noexcept { return *uring_; }
 
  private:
@@ -45,12 +45,18 @@ class TcpTransport {
   unsigned receive_ready() noexcept;
   bool receive(TcpConnection& connection) noexcept;
   void forget(const TcpConnection& connection) noexcept;
+  unsigned ask_busy() noexcept;
+  void note_arrival(TcpConnection& connection) noexcept;
+  void leave_busy() noexcept;
 
   // Each has room for all connections, so that poll() does not allocate.
   std::vector<TcpConnection*> ready_;  // something came and was not received yet; each once
   std::vector<TcpConnection*> turn_;   // those of them whose turn it is
-  TcpConnection* last_ = nullptr;      // that something was received from
-  bool guessed_ = false;               // that it is the one again
+  // The one that everything comes from, while that is so: it is asked in each poll(), not watched.
+  TcpConnection* busy_ = nullptr;
+  unsigned in_vain_ = 0;           // so often in a row
+  TcpConnection* last_ = nullptr;  // that something was received from
+  unsigned in_a_row_ = 0;          // and so often before anything came from another one
   std::uint64_t last_id_ = 0;
   std::unique_ptr<Uring> uring_;
   absl::flat_hash_map<std::uint64_t, std::unique_ptr<TcpGatewayLink>> gateways_;

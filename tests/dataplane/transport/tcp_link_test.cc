@@ -495,3 +495,101 @@ TEST_CASE("a link with nothing to do costs no system call") {
   for (int i = 0; i < 10'000; ++i) lab.turn();
   CHECK(lab.here->uring().enters() + lab.there->uring().enters() == before);
 }
+
+namespace {
+
+/// Reads until both ends ask that connection themselves.
+void make_busy(LinkLab& lab, Buffer& buffer) {
+  std::uint32_t owner = 1000;
+  for (int i = 0; i < 200; ++i, ++owner) {
+    REQUIRE(lab.gateway->ask(owner, LinkLab::read(owner, buffer.bytes())));
+    REQUIRE(lab.until([&] { return lab.ear.answers.contains(owner); }));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("the io_uring tells nothing of a connection that everything comes from") {
+  ScriptedTarget target;
+  LinkLab lab(target);
+  Buffer buffer(4096);
+  make_busy(lab, buffer);
+  const std::uint64_t before = lab.here->uring().enters() + lab.there->uring().enters();
+  lab.ear.answers.clear();
+  make_busy(lab, buffer);
+  CHECK(lab.here->uring().enters() + lab.there->uring().enters() == before);
+  CHECK(holds(buffer.bytes(), 1199, 0));
+}
+
+TEST_CASE("a connection that was busy wakes who sleeps, at once and after a rest") {
+  for (const int turns : {0, 1000}) {
+    ScriptedTarget target;
+    LinkLab lab(target);
+    const UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{};
+    event.events = EPOLLIN | EPOLLET;
+    REQUIRE(::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, lab.there->fd(), &event) == 0);
+    Buffer buffer(100);
+    make_busy(lab, buffer);
+    for (int i = 0; i < turns; ++i) lab.turn();
+    lab.there->arm(true);
+    while (lab.there->poll() > 0 || lab.there->has_work()) {
+    }
+    while (::epoll_wait(epoll.get(), &event, 1, 0) > 0) {
+    }
+    REQUIRE(lab.gateway->ask(1, LinkLab::read(1, buffer.bytes())));
+    lab.gateway->flush();
+    CHECK(::epoll_wait(epoll.get(), &event, 1, 5000) == 1);
+    REQUIRE(lab.until([&] { return lab.ear.answers.contains(1); }));
+  }
+}
+
+TEST_CASE("others are heard beside a busy connection") {
+  ScriptedTarget target;
+  LinkLab lab(target);
+  GatewayEar ear;
+  TcpPair pair;
+  TcpGatewayLink& quiet = lab.here->add_gateway(std::move(pair.a), lab.agreement, {}, ear);
+  TcpTargetLink& asked = lab.there->add_target(std::move(pair.b), lab.agreement, {}, target);
+  quiet.start();
+  asked.start();
+  Buffer buffer(100);
+  Buffer other(100);
+  make_busy(lab, buffer);
+  std::uint32_t owner = 5000;
+  REQUIRE(quiet.ask(1, LinkLab::read(1, other.bytes())));
+  REQUIRE(lab.until([&] {
+    quiet.flush();
+    asked.flush();
+    if (lab.gateway->in_flight() == 0) lab.gateway->ask(owner, LinkLab::read(1, buffer.bytes()));
+    ++owner;
+    return ear.answers.contains(1);
+  }));
+  quiet.fence();
+  asked.fence();
+  REQUIRE(lab.until([&] { return quiet.fenced() && asked.fenced(); }));
+}
+
+TEST_CASE("a busy connection that ends loses each request once") {
+  for (const bool peer_goes : {true, false}) {
+    ScriptedTarget target;
+    LinkLab lab(target);
+    Buffer buffer(100);
+    make_busy(lab, buffer);
+    target.behave = [](TargetLink&, const wire::Request&) {};
+    REQUIRE(lab.gateway->ask(1, LinkLab::read(1, buffer.bytes())));
+    REQUIRE(lab.until([&] { return lab.target->in_flight() == 1; }));
+    if (peer_goes) {
+      lab.target->fence();
+    } else {
+      lab.gateway->fence();
+    }
+    REQUIRE(lab.until([&] { return lab.gateway->fenced(); }));
+    CHECK(lab.ear.losses == std::vector<std::uint32_t>{1});
+    lab.here->remove(*lab.gateway);
+    REQUIRE(lab.until([&] { return lab.target->fenced(); }));
+    TcpPair pair;
+    lab.gateway = &lab.here->add_gateway(std::move(pair.a), lab.agreement, {}, lab.ear);
+    lab.gateway->start();
+  }
+}
