@@ -272,6 +272,9 @@ void AttachServer::hand_over(std::uint64_t id, Connection& connection) {
   client.id = id;
   quotas_.take(client.uid, connection.share);
   connection.rings_out = client.rings.size();
+  if (registrar_ != nullptr) {
+    registrar_->add(client.segment->data(), client.segment->region_keys());
+  }
   for (std::size_t ring = 0; ring < client.rings.size(); ++ring) {
     send_command(*workers_[ring % workers_.size()],
                  {WorkerCommand::Kind::kAddRing, client.rings[ring].get()});
@@ -329,6 +332,9 @@ void AttachServer::drop(std::uint64_t id) {
   const auto found = attached_.find(id);
   const uid_t uid = found->second.client->uid;
   const QuotaShare share = found->second.share;
+  if (registrar_ != nullptr) {
+    registrar_->remove(found->second.client->segment->region_keys());
+  }
   attached_.erase(found);
   quotas_.give_back(uid, share);
 }

@@ -42,6 +42,8 @@ class AttachServer {
   AttachServer(int listen_fd, int epoll_fd, AttachLimits limits, std::vector<Worker*> workers);
   ~AttachServer();
 
+  /// Registers the data areas of programs from now on, and outlives this.
+  void set_registrar(MemoryRegistrar* registrar) noexcept { registrar_ = registrar; }
   /// Watches the listener under `listener_id`; connections get ids above it.
   Result<void> start(std::uint64_t listener_id);
 
@@ -97,6 +99,7 @@ class AttachServer {
   const int epoll_fd_;
   AttachLimits limits_;
   const std::vector<Worker*> workers_;
+  MemoryRegistrar* registrar_ = nullptr;
   ClientQuotas quotas_;
   std::uint64_t listener_id_ = 0;
   std::uint64_t next_id_ = 0;

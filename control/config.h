@@ -125,6 +125,20 @@ struct PeerConfig {
   std::uint32_t hedge_after_ms = 0;    ///< a second way is tried then; 0: never; 0..60000
 };
 
+enum class Mlx5 : std::uint8_t { kAuto, kOff };
+
+struct RdmaConfig {
+  bool use = true;                       ///< asks kelpds by RDMA that can be reached so
+  std::vector<std::string> listen;       ///< "address:port" where gateways connect by RDMA
+  std::string source;                    ///< our address towards those; empty: the route's choice
+  std::uint64_t arena_bytes = 64 << 20;  ///< each worker of a target sends from; 1 MiB..16 GiB
+  bool pd_per_peer = false;              ///< a target reaches nothing by another one's keys
+  Mlx5 mlx5 = Mlx5::kAuto;               ///< the ConnectX's own ways, where there is one
+  std::uint32_t retries = 6;             ///< of a packet that is not acknowledged; 0..6
+  std::uint32_t ack_timeout = 17;        ///< 4.096 us * 2^this before each; 14..31
+  std::uint32_t traffic_class = 0;       ///< of packets; 0..255
+};
+
 /// One effective item, for /config: where its value comes from.
 struct ConfigOrigin {
   std::string key;     ///< "worker.spin_us", "target.directory[0].path"
@@ -142,6 +156,7 @@ struct Config {
   TargetConfig target;
   GatewayConfig gateway;
   PeerConfig peer;
+  RdmaConfig rdma;
   std::string file;                   ///< the file that was read; empty: none
   std::vector<ConfigOrigin> origins;  ///< every key, in the order of the sample file
 };

@@ -16,6 +16,7 @@ constexpr std::array<Choice<LogFormat>, 2> kLogFormats = {
     {{LogFormat::kText, "text"}, {LogFormat::kJson, "json"}}};
 constexpr std::array<Choice<Polling>, 2> kPollings = {
     {{Polling::kAdaptive, "adaptive"}, {Polling::kPoll, "poll"}}};
+constexpr std::array<Choice<Mlx5>, 2> kMlx5s = {{{Mlx5::kAuto, "auto"}, {Mlx5::kOff, "off"}}};
 constexpr std::array<Choice<HugePages>, 3> kHugePages = {
     {{HugePages::kPrefer, "prefer"}, {HugePages::kRequire, "require"}, {HugePages::kOff, "off"}}};
 
@@ -45,8 +46,8 @@ constexpr std::string_view kReloadable[] = {"daemon.log_level",
                                             "target.inline_inflate_bytes",
                                             "target.reload_wait_ms"};
 
-constexpr std::array<std::string_view, 6> kSections = {"daemon", "worker",  "client",
-                                                       "target", "gateway", "peer"};
+constexpr std::array<std::string_view, 7> kSections = {"daemon", "worker",  "client",
+                                                       "target", "gateway", "peer", "rdma"};
 
 /// A field of a section: `section` and `member` point at it.
 template <class Section, class T>
@@ -230,6 +231,31 @@ void add_peer(std::vector<ConfigKey>& keys) {
                             "too; 0: never."));
 }
 
+void add_rdma(std::vector<ConfigKey>& keys) {
+  const auto rdma = [](auto member) { return at(&Config::rdma, member); };
+  keys.push_back(bool_key("rdma.use", rdma(&RdmaConfig::use),
+                          "Asks kelpds by RDMA that can be reached so, where there is a device."));
+  keys.push_back(urls_key("rdma.listen", rdma(&RdmaConfig::listen),
+                          "Where gateways of other hosts connect by RDMA; empty: nowhere."));
+  keys.push_back(text_key("rdma.source", rdma(&RdmaConfig::source), "IP address, or empty",
+                          "Our address towards targets, and so the device; empty: by the route."));
+  keys.push_back(bytes_key("rdma.arena_bytes", rdma(&RdmaConfig::arena_bytes),
+                           {1 << 20, std::uint64_t{16} << 30, ""},
+                           "Pinned memory that each worker of a target reads into."));
+  keys.push_back(bool_key("rdma.pd_per_peer", rdma(&RdmaConfig::pd_per_peer),
+                          "A target reaches no memory by keys that another one was given."));
+  keys.push_back(choice_key<Mlx5>("rdma.mlx5", rdma(&RdmaConfig::mlx5), kMlx5s,
+                                  "auto uses what a ConnectX can do beyond plain verbs."));
+  keys.push_back(number_key("rdma.retries", rdma(&RdmaConfig::retries), {0, 6, "times"},
+                            "A packet that is not acknowledged is sent again."));
+  keys.push_back(number_key("rdma.ack_timeout", rdma(&RdmaConfig::ack_timeout),
+                            {14, 31, "exponent"},
+                            "After 4.096 microseconds times 2 to this power."));
+  keys.push_back(number_key("rdma.traffic_class", rdma(&RdmaConfig::traffic_class),
+                            {0, 255, "class"},
+                            "Of RDMA packets: DSCP and ECN, for switches that tell them apart."));
+}
+
 std::vector<ConfigKey> build_keys() {
   std::vector<ConfigKey> keys;
   add_daemon_and_worker(keys);
@@ -237,6 +263,7 @@ std::vector<ConfigKey> build_keys() {
   add_target(keys);
   add_gateway(keys);
   add_peer(keys);
+  add_rdma(keys);
   for (ConfigKey& key : keys) {
     key.reloadable = std::find(std::begin(kReloadable), std::end(kReloadable), key.name) !=
                      std::end(kReloadable);

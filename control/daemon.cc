@@ -17,6 +17,7 @@
 #include "control/log.h"
 #include "control/log_limiter.h"
 #include "control/privileges.h"
+#include "dataplane/transport/verbs/rdma_devices.h"
 
 namespace kelp {
 namespace {
@@ -39,10 +40,12 @@ Daemon::Daemon(Config config, CommandLine flags)
     : config_(std::move(config)), flags_(std::move(flags)) {}
 
 Daemon::~Daemon() {
-  // Threads end before anything they touch goes.
+  // Nothing of another host lands any more; then threads end, before anything they touch goes.
+  if (rdma_ != nullptr) rdma_->stop();
   for (auto& worker : workers_) worker->stop();
   gateway_.reset();
   attach_.reset();
+  workers_.clear();
 }
 
 Result<std::unique_ptr<Daemon>> Daemon::start(Config config, CommandLine flags) {
@@ -69,11 +72,17 @@ Result<void> Daemon::set_up() {
   std::vector<Worker*> workers;
   for (const auto& worker : workers_) workers.push_back(worker.get());
   if (peers_ != nullptr) {
+    if (auto opened = open_rdma(); !opened) return opened;
+    if (rdma_ != nullptr) {
+      if (auto watched = watch(rdma_->epoll_fd(), kRdma); !watched) return watched;
+      rdma_->start(workers);
+    }
     if (auto watched = watch(peers_->epoll_fd(), kPeers); !watched) return watched;
-    peers_->start(workers);
+    peers_->start(workers, rdma_.get());
   }
   attach_ = std::make_unique<AttachServer>(attach_listener_->fd(), epoll_.get(),
                                            attach_limits(config_.client), workers);
+  if (rdma_ != nullptr) attach_->set_registrar(rdma_->registrar());
 
   auto http = HttpServer::create(control_listener_->fd(), routes());
   if (!http) return tl::unexpected(http.error());
@@ -148,9 +157,18 @@ Result<void> Daemon::read_gateway_options() {
 
 Result<void> Daemon::open_peers() {
   const bool discovers = config_.peer.discover && !config_.gateway.masters.empty();
-  if (config_.peer.listen.empty() && config_.peer.kelpds.empty() && !discovers) return {};
+  if (config_.peer.listen.empty() && config_.peer.kelpds.empty() && !discovers) {
+    return config_.rdma.listen.empty()
+               ? Result<void>{}
+               : plain_error(
+                     "rdma.listen is of no use without peer.listen: gateways come there "
+                     "first, and are told where RDMA connections are taken");
+  }
   auto options = peer_options(config_);
   if (!options) return tl::unexpected(options.error());
+  auto by_rdma = rdma_options(config_);
+  if (!by_rdma) return tl::unexpected(by_rdma.error());
+  rdma_options_ = std::move(*by_rdma);
   auto opened = PeerConnections::create(std::move(*options), &waker_);
   if (!opened) return tl::unexpected(opened.error());
   peers_ = std::move(*opened);
@@ -166,6 +184,22 @@ Result<void> Daemon::start_gateway() {
   gateway_options_.reset();
   if (!started) return tl::unexpected(started.error());
   gateway_ = std::move(*started);
+  return {};
+}
+
+/// As who we are from now on: a device that was opened before a change of credentials refuses every
+/// post.
+Result<void> Daemon::open_rdma() {
+  const bool listens = !config_.rdma.listen.empty();
+  if (!listens && (!config_.rdma.use || list_rdma_devices().devices.empty())) return {};
+  auto opened = RdmaConnections::create(std::move(*rdma_options_));
+  if (opened) {
+    rdma_ = std::move(*opened);
+    return {};
+  }
+  if (listens) return tl::unexpected(opened.error());
+  log_warning("there is an RDMA device, and it cannot be used; kelpds are read by TCP",
+              {{"reason", opened.error().what}});
   return {};
 }
 
@@ -279,6 +313,9 @@ int Daemon::next_timeout_ms() const {
   if (const auto peers = peers_ == nullptr ? std::nullopt : peers_->timeout()) {
     timeout = std::min(timeout, *peers);
   }
+  if (const auto rdma = rdma_ == nullptr ? std::nullopt : rdma_->timeout()) {
+    timeout = std::min(timeout, *rdma);
+  }
   if (drain_deadline_) {
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(*drain_deadline_ - Clock::now());
     timeout = std::clamp(left, std::chrono::milliseconds(0), timeout);
@@ -299,6 +336,7 @@ void Daemon::serve_once(int timeout_ms) {
   http_->run();
   servers_->run();
   if (peers_ != nullptr) peers_->run();
+  if (rdma_ != nullptr) rdma_->run();
 }
 
 void Daemon::handle_event(std::uint64_t id) {
@@ -310,6 +348,7 @@ void Daemon::handle_event(std::uint64_t id) {
     case kHttp:
     case kServers:
     case kPeers:
+    case kRdma:
       return;
     case kAttach:
       attach_->accept_some();

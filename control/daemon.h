@@ -19,6 +19,7 @@
 #include "control/load_control.h"
 #include "control/needle_listing.h"
 #include "control/peers/peer_connections.h"
+#include "control/peers/rdma_connections.h"
 #include "control/reports.h"
 #include "control/run_dir.h"
 #include "control/service_manager.h"
@@ -56,11 +57,13 @@ class Daemon {
   static void give_way_to_workers();
   void keep_house();
   Result<void> open_peers();
+  Result<void> open_rdma();
   Result<void> watch_servers();
   Result<void> watch(int fd, std::uint64_t id);
   void serve_once(int timeout_ms);
   void handle_event(std::uint64_t id);
   [[noreturn]] void leave_at_once();
+  MemoryRegistrar* registrar() { return rdma_ == nullptr ? nullptr : rdma_->registrar(); }
   void let_signals_end_us();
   void remove_sockets();
   void take_reports();
@@ -83,6 +86,7 @@ class Daemon {
   static constexpr std::uint64_t kHttp = 3;
   static constexpr std::uint64_t kServers = 4;
   static constexpr std::uint64_t kPeers = 5;
+  static constexpr std::uint64_t kRdma = 6;
   static constexpr std::uint64_t kAttach = 16;
 
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
@@ -108,6 +112,8 @@ class Daemon {
   std::vector<std::unique_ptr<Worker>> workers_;
   std::vector<std::shared_ptr<ServerPulse>> pulses_;  // of the volume servers, in their order
   std::unique_ptr<VolumeServerWatch> servers_;
+  std::optional<RdmaOptions> rdma_options_;
+  std::unique_ptr<RdmaConnections> rdma_;   // none: there is no device, or it is not wanted
   std::unique_ptr<PeerConnections> peers_;  // none: no other kelpd is known
   std::optional<GatewayOptions> gateway_options_;
   std::unique_ptr<Gateway> gateway_;  // none: what is not here is read by nobody

@@ -63,7 +63,7 @@ HttpRoutes Daemon::routes() {
   });
   routes.add("GET", "/peers", [this](const HttpRequest&) {
     HttpResponse response;
-    response.body = peers_json(peers_.get());
+    response.body = peers_json(peers_.get(), rdma_.get());
     return response;
   });
   routes.add("GET", "/devices", [](const HttpRequest&) {
@@ -101,8 +101,9 @@ void Daemon::add_operator_routes(HttpRoutes& routes) {
   action("/disable", "disabled", [](Daemon& daemon) { daemon.set_serving(false); });
   action("/enable", "enabled", [](Daemon& daemon) { daemon.set_serving(true); });
   routes.add("GET", "/loadgen", [this](const HttpRequest&) { return load_.report(); });
-  routes.add("POST", "/loadgen",
-             [this](const HttpRequest& request) { return load_.start(request, workers_); });
+  routes.add("POST", "/loadgen", [this](const HttpRequest& request) {
+    return load_.start(request, workers_, registrar());
+  });
   routes.add("POST", "/loadgen/stop", [this](const HttpRequest&) { return load_.stop(); });
 }
 
@@ -172,6 +173,7 @@ void Daemon::start_drain(std::string_view asked_by) {
   service_.stopping();
   attach_->close_listener();
   if (peers_ != nullptr) peers_->stop();
+  if (rdma_ != nullptr) rdma_->drain();
   workers_draining_ = workers_.size();
   tell_workers(WorkerCommand::Kind::kDrain);
 }

@@ -122,6 +122,25 @@ Result<GatewayOptions> gateway_options(const Config& config) {
   return options;
 }
 
+namespace {
+
+Result<wire::PeerKeys> peer_keys(const PeerConfig& config) {
+  if (config.keys_file.empty()) return wire::PeerKeys{};
+  auto text =
+      read_secret_file(config.keys_file, "cannot read the keys of peers from " + config.keys_file);
+  if (!text) return about("peer.keys_file", text.error());
+  auto keys = wire::PeerKeys::parse(*text);
+  if (!keys) return about("peer.keys_file", keys.error());
+  return keys;
+}
+
+std::string host_name() {
+  std::array<char, 64> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+}
+
+}  // namespace
+
 Result<PeerOptions> peer_options(const Config& config) {
   PeerOptions options;
   for (const std::string& text : config.peer.listen) {
@@ -136,14 +155,44 @@ Result<PeerOptions> peer_options(const Config& config) {
   }
   options.discover = config.peer.discover && !config.gateway.masters.empty();
   options.allow_unauthenticated = config.peer.allow_unauthenticated;
-  std::array<char, 64> name{};
-  if (::gethostname(name.data(), name.size() - 1) == 0) options.node = name.data();
-  if (config.peer.keys_file.empty()) return options;
-  auto text = read_secret_file(config.peer.keys_file,
-                               "cannot read the keys of peers from " + config.peer.keys_file);
-  if (!text) return about("peer.keys_file", text.error());
-  auto keys = wire::PeerKeys::parse(*text);
-  if (!keys) return about("peer.keys_file", keys.error());
+  options.node = host_name();
+  auto keys = peer_keys(config.peer);
+  if (!keys) return tl::unexpected(keys.error());
+  options.keys = std::move(*keys);
+  if (config.rdma.listen.empty()) return options;
+  // Gateways are told of the first one.
+  const Result<ServerAddress> first = parse_server_address(config.rdma.listen.front());
+  const auto where = first ? numeric_address(*first) : std::nullopt;
+  if (!where) return options;  // rdma_options() says what is wrong with it
+  options.rdma_port = first->port;
+  if (!where->is_any()) options.rdma_address = bytes_of(*where);
+  return options;
+}
+
+Result<RdmaOptions> rdma_options(const Config& config) {
+  const RdmaConfig& from = config.rdma;
+  RdmaOptions options;
+  for (const std::string& text : from.listen) {
+    const Result<ServerAddress> address = parse_server_address(text);
+    if (!address) return about("rdma.listen", address.error());
+    options.listen.push_back(*address);
+  }
+  if (!from.source.empty()) {
+    options.source = numeric_address({from.source, 0});
+    if (!options.source) {
+      return about("rdma.source", {0, from.source + " is not an IP address"});
+    }
+  }
+  options.dials = from.use;
+  options.arena_bytes = from.arena_bytes;
+  options.domain_per_peer = from.pd_per_peer;
+  options.retries = static_cast<std::uint8_t>(from.retries);
+  options.ack_timeout = static_cast<std::uint8_t>(from.ack_timeout);
+  options.traffic_class = static_cast<std::uint8_t>(from.traffic_class);
+  options.allow_unauthenticated = config.peer.allow_unauthenticated;
+  options.node = host_name();
+  auto keys = peer_keys(config.peer);
+  if (!keys) return tl::unexpected(keys.error());
   options.keys = std::move(*keys);
   return options;
 }

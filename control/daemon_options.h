@@ -9,6 +9,7 @@
 #include "control/config.h"
 #include "control/gateway/gateway.h"
 #include "control/peers/peer_connections.h"
+#include "control/peers/rdma_connections.h"
 #include "dataplane/worker/worker.h"
 
 namespace kelp {
@@ -25,5 +26,6 @@ Result<GatewayOptions> gateway_options(const Config& config);
 
 /// The same; privileges are not dropped yet.
 Result<PeerOptions> peer_options(const Config& config);
+Result<RdmaOptions> rdma_options(const Config& config);
 
 }  // namespace kelp

@@ -107,19 +107,24 @@ std::vector<Share> shares_of(const LoadPlan& plan,
 }  // namespace
 
 HttpResponse LoadControl::start(const HttpRequest& request,
-                                const std::vector<std::unique_ptr<Worker>>& workers) {
+                                const std::vector<std::unique_ptr<Worker>>& workers,
+                                MemoryRegistrar* registrar) {
   if (running()) return http_error(409, "a load is under way; POST /loadgen/stop ends it");
   const Wish wish = read_wish(request.query);
   if (!wish.error.empty()) return http_error(400, wish.error);
   std::vector<Share> shares = shares_of(wish.plan, workers);
-  loads_.clear();
+  forget_loads();
+  registrar_ = registrar;
   try {
     for (Share& share : shares) {
       loads_.push_back(std::make_unique<LoadGenerator>(std::move(share.plan)));
     }
   } catch (const std::bad_alloc&) {
-    loads_.clear();
+    forget_loads();
     return http_error(503, "there is no memory for the buffers");
+  }
+  for (const auto& load : loads_) {
+    if (registrar_ != nullptr) registrar_->add(load->memory(), load->region_keys());
   }
   for (std::size_t i = 0; i < loads_.size(); ++i) {
     // Its queue is that of every client that comes or goes: full only for a moment.
@@ -136,6 +141,13 @@ HttpResponse LoadControl::start(const HttpRequest& request,
 HttpResponse LoadControl::stop() {
   for (const auto& load : loads_) load->stop();
   return report();
+}
+
+void LoadControl::forget_loads() {
+  for (const auto& load : loads_) {
+    if (registrar_ != nullptr) registrar_->remove(load->region_keys());
+  }
+  loads_.clear();
 }
 
 bool LoadControl::running() const {

@@ -17,8 +17,10 @@ class LoadControl {
   /// is read by the worker that owns its volume, `depth` at a time there. `count` is of all
   /// workers together, shared out evenly among those that own any of the volumes.
   /// 400: a parameter that makes no sense. 409: one is under way. 503: not now.
+  /// `registrar`, where there is one, registers the buffers, and outlives this.
   HttpResponse start(const HttpRequest& request,
-                     const std::vector<std::unique_ptr<Worker>>& workers);
+                     const std::vector<std::unique_ptr<Worker>>& workers,
+                     MemoryRegistrar* registrar = nullptr);
   HttpResponse stop();
   /// {"state": "idle"|"running"|"done", "requests", "bytes", "statuses": {NAME: N},
   ///  "paths": {NAME: N}}, and once it is done "seconds", "requests_per_s", "bytes_per_s",
@@ -27,7 +29,9 @@ class LoadControl {
 
  private:
   bool running() const;
+  void forget_loads();
 
+  MemoryRegistrar* registrar_ = nullptr;
   // Outlive the workers.
   std::vector<std::unique_ptr<LoadGenerator>> loads_;
 };

@@ -23,33 +23,49 @@ ReportJson traffic_json(const LinkCounters& traffic) {
           {"max_us", microseconds(traffic.latency.max())}};
 }
 
+ReportJson adapter_json(const VerbsCounters& adapter) {
+  return {{"doorbells", adapter.doorbells.value()},
+          {"posted", adapter.posted.value()},
+          {"signalled", adapter.signalled.value()}};
+}
+
+ReportJson peer_json(const PeerReport& peer) {
+  return {{"address", peer.address},
+          {"node", peer.node},
+          {"role", peer.target ? "target" : "gateway"},
+          {"worker", peer.worker},
+          {"target_worker", peer.target_worker},
+          {"discovered", peer.guessed},
+          {"state", peer.state},
+          {"error", peer.error},
+          {"key_id", peer.key_id},
+          {"path", kelp_path_name(peer.path)},
+          {"credits", peer.slots},
+          {"traffic", peer.traffic == nullptr ? ReportJson() : traffic_json(*peer.traffic)},
+          {"adapter", peer.adapter == nullptr ? ReportJson() : adapter_json(*peer.adapter)}};
+}
+
+template <class Connections>
+ReportJson counts_json(const Connections& connections) {
+  const PeerCounters counted = connections.counters();
+  return {{"accepted", counted.accepted},
+          {"refused", counted.refused},
+          {"connected", counted.connected},
+          {"failed", counted.failed}};
+}
+
 }  // namespace
 
-std::string peers_json(const PeerConnections* peers) {
+std::string peers_json(const PeerConnections* peers, const RdmaConnections* rdma) {
   if (peers == nullptr) return report_text({{"peers", ReportJson::array()}, {"counters", nullptr}});
   ReportJson list = ReportJson::array();
-  for (const PeerReport& peer : peers->reports()) {
-    list.push_back(
-        {{"address", peer.address},
-         {"node", peer.node},
-         {"role", peer.target ? "target" : "gateway"},
-         {"worker", peer.worker},
-         {"target_worker", peer.target_worker},
-         {"discovered", peer.guessed},
-         {"state", peer.state},
-         {"error", peer.error},
-         {"key_id", peer.key_id},
-         {"path", kelp_path_name(KELP_PATH_TCP)},
-         {"credits", peer.slots},
-         {"traffic", peer.traffic == nullptr ? ReportJson() : traffic_json(*peer.traffic)}});
-  }
-  const PeerCounters counted = peers->counters();
-  return report_text({{"peers", list},
-                      {"counters",
-                       {{"accepted", counted.accepted},
-                        {"refused", counted.refused},
-                        {"connected", counted.connected},
-                        {"failed", counted.failed}}}});
+  for (const PeerReport& peer : peers->reports()) list.push_back(peer_json(peer));
+  if (rdma == nullptr) return report_text({{"peers", list}, {"counters", counts_json(*peers)}});
+  for (const PeerReport& peer : rdma->reports()) list.push_back(peer_json(peer));
+  ReportJson by_rdma = counts_json(*rdma);
+  by_rdma["pinned_bytes"] = rdma->pinned_bytes();
+  return report_text(
+      {{"peers", list}, {"counters", counts_json(*peers)}, {"rdma_counters", std::move(by_rdma)}});
 }
 
 }  // namespace kelp

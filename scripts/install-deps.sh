@@ -9,7 +9,7 @@ set -euo pipefail
 packages=(
   g++ cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv zstd
   libexpected-dev libtomlplusplus-dev libcli11-dev doctest-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
-  libmicrohttpd-dev libboost-dev libsystemd-dev libcurl4-openssl-dev libjwt-dev libisal-dev liburing-dev libibverbs-dev libabsl-dev zlib1g-dev libssl-dev
+  libmicrohttpd-dev libboost-dev libsystemd-dev libcurl4-openssl-dev libjwt-dev libisal-dev liburing-dev libibverbs-dev librdmacm-dev libabsl-dev zlib1g-dev libssl-dev
 )
 case "${1:-}" in
   "") ;;

@@ -4,21 +4,14 @@
 // Belongs to one thread.
 #pragma once
 
-#include <sys/socket.h>
-
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "control/peers/socket_address.h"
+
 namespace kelp {
-
-struct SocketAddress {
-  sockaddr_storage storage{};
-  socklen_t length = 0;
-
-  const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-};
 
 struct NameAnswer {
   std::string host;

@@ -1,6 +1,5 @@
 #include "control/peers/peer_connections.h"
 
-#include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -13,6 +12,7 @@
 
 #include "control/log.h"
 #include "control/log_limiter.h"
+#include "control/peers/rdma_connections.h"
 
 namespace kelp {
 namespace {
@@ -32,43 +32,6 @@ constexpr std::chrono::milliseconds kListenersPause{100};
 /// Ids of listeners in the epoll set are their index; talks come behind.
 constexpr std::uint64_t kFirstTalk = 1024;
 constexpr std::uint64_t kNames = kFirstTalk - 1;
-
-/// nullopt: its host is a name.
-std::optional<SocketAddress> resolve(const ServerAddress& address) {
-  SocketAddress made;
-  auto* const four = reinterpret_cast<sockaddr_in*>(&made.storage);
-  auto* const six = reinterpret_cast<sockaddr_in6*>(&made.storage);
-  if (::inet_pton(AF_INET, address.host.c_str(), &four->sin_addr) == 1) {
-    four->sin_family = AF_INET;
-    four->sin_port = ::htons(address.port);
-    made.length = sizeof *four;
-    return made;
-  }
-  if (::inet_pton(AF_INET6, address.host.c_str(), &six->sin6_addr) == 1) {
-    six->sin6_family = AF_INET6;
-    six->sin6_port = ::htons(address.port);
-    made.length = sizeof *six;
-    return made;
-  }
-  return std::nullopt;
-}
-
-void set_port(SocketAddress& address, std::uint16_t port) {
-  // In the same place of both kinds.
-  reinterpret_cast<sockaddr_in&>(address.storage).sin_port = ::htons(port);
-}
-
-ServerAddress address_of(const sockaddr_storage& storage) {
-  std::array<char, INET6_ADDRSTRLEN> text{};
-  if (storage.ss_family == AF_INET) {
-    const auto& four = reinterpret_cast<const sockaddr_in&>(storage);
-    ::inet_ntop(AF_INET, &four.sin_addr, text.data(), text.size());
-    return {text.data(), ::ntohs(four.sin_port)};
-  }
-  const auto& six = reinterpret_cast<const sockaddr_in6&>(storage);
-  ::inet_ntop(AF_INET6, &six.sin6_addr, text.data(), text.size());
-  return {text.data(), ::ntohs(six.sin6_port)};
-}
 
 void tune(int socket) {
   const int on = 1;
@@ -112,7 +75,7 @@ Result<std::unique_ptr<PeerConnections>> PeerConnections::create(PeerOptions opt
   }
   for (const KnownPeer& peer : made->options_.kelpds) {
     // Of a name it is known once its address is.
-    if (resolve(peer.kelpd) && !made->may_go_without_key(peer.kelpd)) {
+    if (numeric_address(peer.kelpd) && !made->may_go_without_key(peer.kelpd)) {
       return plain_error("peer.kelpds: " + peer.kelpd.text() + kNeedsKey);
     }
   }
@@ -142,7 +105,7 @@ Result<void> PeerConnections::listen_at(const ServerAddress& address) {
   const auto wrong = [&](int error) {
     return system_error("peer.listen: cannot listen at " + address.text(), error);
   };
-  const auto where = resolve(address);
+  const auto where = numeric_address(address);
   if (!where)
     return plain_error("peer.listen: " + address.text() + " is not an IP address and a port");
   if (!may_go_without_key(address)) {
@@ -169,8 +132,9 @@ Result<void> PeerConnections::listen_at(const ServerAddress& address) {
   return {};
 }
 
-void PeerConnections::start(std::vector<Worker*> workers) {
+void PeerConnections::start(std::vector<Worker*> workers, RdmaConnections* rdma) {
   workers_ = std::move(workers);
+  rdma_ = rdma;
   run();
 }
 
@@ -246,7 +210,7 @@ void PeerConnections::accept_from(int listener) {
     }
     if (!socket) return;
     ++counters_.accepted;
-    const ServerAddress address = address_of(storage);
+    const ServerAddress address = address_of(reinterpret_cast<const sockaddr&>(storage));
     const auto nonce = wire::fresh_nonce();
     if (!nonce || !may_go_without_key(address)) {
       ++counters_.refused;
@@ -260,6 +224,8 @@ void PeerConnections::accept_from(int listener) {
     terms.workers = static_cast<std::uint16_t>(workers_.size());
     terms.slots = kSlots;
     terms.nonce = *nonce;
+    terms.rdma_port = options_.rdma_port;
+    terms.rdma_address = options_.rdma_address;
     const std::uint64_t id = kFirstTalk + ++last_id_;
     Talk& talk = talks_[id];
     talk.socket = std::move(socket);
@@ -293,7 +259,7 @@ void PeerConnections::pause_listeners(bool pause) {
 
 void PeerConnections::dial(std::size_t which) {
   const ServerAddress& kelpd = known_[dials_[which].peer].kelpd;
-  if (const auto where = resolve(kelpd)) return connect(which, *where);
+  if (const auto where = numeric_address(kelpd)) return connect(which, *where);
   dials_[which].state = Dial::State::kResolving;
   names_.ask(kelpd.host);
 }
@@ -310,11 +276,11 @@ void PeerConnections::take_names() {
       }
       // The next one after each failure.
       SocketAddress where = answer->addresses[each.failures % answer->addresses.size()];
-      set_port(where, kelpd.port);
-      if (may_go_without_key(address_of(where.storage))) {
+      where.set_port(kelpd.port);
+      if (may_go_without_key(address_of(*where.get()))) {
         connect(which, where);
       } else {
-        dial_failed(which, address_of(where.storage).text() + kNeedsKey);
+        dial_failed(which, address_of(*where.get()).text() + kNeedsKey);
       }
     }
   }
@@ -344,6 +310,7 @@ void PeerConnections::connect(std::size_t which, const SocketAddress& where) {
   talk.address = known_[wanted.peer].kelpd.text();
   talk.end = Clock::now() + wire::kHandshakeLimit;
   talk.dial = which;
+  talk.where = where;
   watch(id, true);
 }
 
@@ -440,6 +407,7 @@ void PeerConnections::agreed(std::uint64_t id) {
     log_info("connected to a kelpd", {{"peer", talk.address},
                                       {"worker", std::to_string(wanted.worker)},
                                       {"target_worker", std::to_string(wanted.target_worker)}});
+    tell_rdma(wanted, talk);
     dial_others(Dial(wanted), agreement.target_workers);
     return;
   }
@@ -475,6 +443,18 @@ void PeerConnections::dial_others(const Dial& first, std::uint16_t target_worker
   }
 }
 
+/// The target has said, signed with its key where there is one, whether it can be reached by RDMA.
+void PeerConnections::tell_rdma(const Dial& dial, const Talk& talk) {
+  const wire::Agreement& agreement = talk.gateway->agreement();
+  if (rdma_ == nullptr || agreement.rdma_port == 0) return;
+  SocketAddress where = talk.where;
+  if (agreement.rdma_address != wire::RdmaAddress{}) {
+    where = address_from(agreement.rdma_address);
+  }
+  where.set_port(agreement.rdma_port);
+  rdma_->want(dial.peer, dial.worker, agreement.target_worker, where);
+}
+
 void PeerConnections::failed(std::uint64_t id, const std::string& why) {
   const Talk talk = std::move(talks_.extract(id).mapped());
   if (talk.gateway != nullptr) return dial_failed(talk.dial, why);
@@ -494,6 +474,7 @@ void PeerConnections::dial_failed(std::size_t which, std::string why) {
   Clock::duration pause = kShortestPause * (1 << std::min(wanted.failures++, 8U));
   pause = std::min<Clock::duration>(pause, kLongestPause);
   if (absent || long_gone) pause = kAbsentPause;
+  if (rdma_ != nullptr) rdma_->forget(wanted.peer, wanted.worker, wanted.target_worker);
   wanted.state = Dial::State::kWaiting;
   wanted.next = Clock::now() + pause;
   wanted.error = std::move(why);
@@ -502,6 +483,10 @@ void PeerConnections::dial_failed(std::size_t which, std::string why) {
 void PeerConnections::take_ended() {
   for (std::uint32_t worker = 0; worker < workers_.size(); ++worker) {
     while (const std::optional<LinkEnded> ended = workers_[worker]->take_ended_link()) {
+      if (ended->path == KELP_PATH_VERBS) {
+        rdma_->ended(*ended);
+        continue;
+      }
       if (ended->role == NewLink::Role::kTarget) {
         const auto found = std::ranges::find(accepted_, ended->id, &Accepted::id);
         if (found == accepted_.end()) continue;

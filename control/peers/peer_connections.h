@@ -17,6 +17,7 @@
 #include "control/gateway/server_address.h"
 #include "control/peers/name_lookup.h"
 #include "control/peers/peer_directory.h"
+#include "control/peers/peer_report.h"
 #include "dataplane/wire/handshake.h"
 #include "dataplane/worker/worker.h"
 #include "shm_ring/result.h"
@@ -30,30 +31,12 @@ struct PeerOptions {
   bool discover = false;              ///< and those at the usual port of volume servers' hosts
   wire::PeerKeys keys;                ///< none: only within this host, unless
   bool allow_unauthenticated = false;
-  std::string node;  ///< what we call ourselves
+  std::string node;             ///< what we call ourselves
+  std::uint16_t rdma_port = 0;  ///< gateways are told that they can reach us by RDMA there; 0: not
+  wire::RdmaAddress rdma_address{};  ///< and at which address; zeroes: the one they came to
 };
 
-/// What is known of a connection, for people to look at.
-struct PeerReport {
-  std::string address;   ///< of a target as configured, of a gateway as it came
-  std::string node;      ///< of a gateway; untrusted
-  bool target = false;   ///< we ask it; else it asks us
-  bool guessed = false;  ///< nobody configured it
-  std::uint32_t worker = 0;
-  std::uint32_t target_worker = 0;
-  std::string state;  ///< "up", "connecting", "waiting", "absent"
-  std::string error;  ///< why it is not up
-  std::uint32_t key_id = 0;
-  std::uint16_t slots = 0;                      ///< credits; 0: it is not up
-  std::shared_ptr<const LinkCounters> traffic;  ///< null: it has not been up yet
-};
-
-struct PeerCounters {
-  std::uint64_t accepted = 0;
-  std::uint64_t refused = 0;    ///< of those: did not come to an agreement
-  std::uint64_t connected = 0;  ///< to targets
-  std::uint64_t failed = 0;     ///< attempts at those
-};
+class RdmaConnections;
 
 class PeerConnections {
  public:
@@ -63,8 +46,9 @@ class PeerConnections {
                                                          Waker* control = nullptr);
   ~PeerConnections();
 
-  /// The workers to connect; they outlive this. Begins.
-  void start(std::vector<Worker*> workers);
+  /// The workers to connect; they outlive this. Begins. `rdma`, where there is one, is told of
+  /// targets that can be reached so, and outlives this.
+  void start(std::vector<Worker*> workers, RdmaConnections* rdma = nullptr);
   int epoll_fd() const noexcept { return epoll_.get(); }
   std::optional<std::chrono::milliseconds> timeout() const;
   void run();
@@ -90,6 +74,7 @@ class PeerConnections {
     std::string address;
     Clock::time_point end;
     std::size_t dial = 0;  // of a gateway's handshake
+    SocketAddress where;   // it connects to
 
     wire::Handshake& handshake() {
       return gateway != nullptr ? static_cast<wire::Handshake&>(*gateway) : *target;
@@ -142,9 +127,11 @@ class PeerConnections {
   void dial_others(const Dial& first, std::uint16_t target_workers);
   void watch(std::uint64_t id, bool added);
   void take_ended();
+  void tell_rdma(const Dial& dial, const Talk& talk);
 
   const PeerOptions options_;
   std::vector<Worker*> workers_;
+  RdmaConnections* rdma_ = nullptr;
   UniqueFd epoll_;
   std::vector<UniqueFd> listeners_;
   std::optional<Clock::time_point> listeners_pause_end_;

@@ -12,6 +12,7 @@
 #include <span>
 
 #include "dataplane/memory/fault_guard.h"
+#include "dataplane/memory/region_keys.h"
 #include "shm_ring/layout.h"
 #include "shm_ring/mapping.h"
 #include "shm_ring/result.h"
@@ -47,6 +48,10 @@ class ClientSegment {
     return std::span(data_.data() + offset_bytes, length_bytes);
   }
 
+  /// The data area, and the keys under which adapters write to it.
+  std::span<std::byte> data() const noexcept { return {data_.data(), data_.size()}; }
+  RegionKeys& region_keys() noexcept { return keys_; }
+
   std::uint64_t data_bytes() const noexcept { return data_.size(); }
   std::uint64_t page_bytes() const noexcept { return page_bytes_; }
   int segment_fd() const noexcept { return segment_fd_.get(); }
@@ -74,6 +79,7 @@ class ClientSegment {
   Mapping segment_;
   Mapping data_;
   std::uint64_t page_bytes_ = kPageBytes;
+  RegionKeys keys_;
   std::atomic<bool> condemned_{false};
   std::atomic<Ticks> distrusted_until_{0};
   FaultGuard segment_guard_;  // before the mappings go

@@ -12,9 +12,11 @@
 #include <string_view>
 #include <utility>
 
+#include "dataplane/memory/region_keys.h"
 #include "dataplane/transport/link_counters.h"
 #include "dataplane/wire/frames.h"
 #include "shm_ring/file_id.h"
+#include "shm_ring/kelp.h"
 
 namespace kelp {
 
@@ -23,7 +25,8 @@ struct LinkRead {
   FileId fid;
   bool stat = false;
   std::uint64_t offset_bytes = 0;
-  std::span<std::byte> buffer;  ///< where the answer lands; at most max_slice_bytes()
+  std::span<std::byte> buffer;       ///< where the answer lands; at most max_slice_bytes()
+  const RegionKeys* keys = nullptr;  ///< of the memory it lies in; null: not for adapters
   std::uint32_t timeout_us = 0;
   std::string_view token;  ///< of at most wire::kMostTokenBytes
 };
@@ -53,7 +56,8 @@ class GatewayLink {
   void count_in(std::shared_ptr<LinkCounters> counters) { counters_ = std::move(counters); }
   LinkCounters& counters() const noexcept { return *counters_; }
 
-  /// A slot for a request of `owner`; nullopt: no credit is left, or the link is ending.
+  /// A slot for a request of `owner`; nullopt: no credit is left, the link is ending, or it cannot
+  /// write to such memory.
   virtual std::optional<std::uint16_t> ask(std::uint32_t owner, const LinkRead& read) = 0;
   /// Nobody waits for the request in `slot` any more: it is not answered, and its slot comes back
   /// in time. False: something may still write into its buffer, until released(). (Never over TCP:
@@ -69,6 +73,8 @@ class GatewayLink {
   virtual bool ending() const = 0;
   virtual std::uint16_t in_flight() const = 0;
   virtual std::uint32_t max_slice_bytes() const = 0;
+  /// What its answers come by.
+  virtual kelp_path path() const = 0;
 
  private:
   std::shared_ptr<LinkCounters> counters_;

@@ -126,6 +126,24 @@ std::optional<Answer> read_answer(std::span<const std::byte> frame, std::uint16_
   return answer;
 }
 
+std::optional<std::uint32_t> immediate_of(const Answer& answer) noexcept {
+  const bool plain = answer.status == KELP_OK && answer.flags == KELP_FLAG_CRC_VERIFIED &&
+                     answer.bytes != 0 && answer.bytes == answer.total_bytes;
+  if (!plain) return std::nullopt;
+  return std::uint32_t{answer.slot} << 16 | std::uint32_t{answer.generation} << 8 | answer.status;
+}
+
+Answer answer_of(std::uint32_t immediate, std::uint32_t bytes) noexcept {
+  Answer answer;
+  answer.slot = static_cast<std::uint16_t>(immediate >> 16);
+  answer.generation = static_cast<std::uint8_t>(immediate >> 8);
+  answer.status = static_cast<std::uint8_t>(immediate);
+  answer.flags = KELP_FLAG_CRC_VERIFIED;
+  answer.bytes = bytes;
+  answer.total_bytes = bytes;
+  return answer;
+}
+
 std::string printable(std::span<const char> field) {
   std::string text(field.begin(), std::ranges::find(field, '\0'));
   std::ranges::replace_if(

@@ -27,7 +27,9 @@ inline constexpr std::uint16_t kTcpPort = 18516;
 inline constexpr std::size_t kMostFrameBytes = 512;
 inline constexpr std::uint32_t kMostSliceBytes = 1 << 20;  ///< of one answer's payload
 inline constexpr std::uint16_t kMostSlots = 1024;
-inline constexpr std::uint64_t kMagic = 0x3152'4957'504c'454bULL;  // "KELPWIR1"
+inline constexpr std::uint16_t kRdmaPort = 18515;
+inline constexpr std::uint64_t kRdmaMagic = 0x314d'4452'504c'454bULL;  // "KELPRDM1"
+inline constexpr std::uint64_t kMagic = 0x3152'4957'504c'454bULL;      // "KELPWIR1"
 
 enum class FrameKind : std::uint8_t {
   // Before a connection is one:
@@ -59,6 +61,7 @@ enum class Role : std::uint8_t { kGateway = 1, kTarget = 2 };
 inline constexpr std::uint16_t kAnyWorker = 0xffff;
 using Nonce = std::array<std::uint8_t, 32>;
 using Mac = std::array<std::uint8_t, 32>;
+using RdmaAddress = std::array<std::uint8_t, 16>;
 
 struct Hello {
   FrameHeader header;
@@ -93,15 +96,16 @@ static_assert(sizeof(Proof) == 40);
 
 struct Welcome {
   FrameHeader header;
-  std::uint16_t slots = 0;    ///< the credits: requests that may be unanswered at once
-  std::uint16_t workers = 1;  ///< of the target; a volume is worker (volume mod workers)'s
-  std::uint16_t worker = 0;   ///< the one behind this connection
-  std::uint16_t reserved = 0;
+  std::uint16_t slots = 0;      ///< the credits: requests that may be unanswered at once
+  std::uint16_t workers = 1;    ///< of the target; a volume is worker (volume mod workers)'s
+  std::uint16_t worker = 0;     ///< the one behind this connection
+  std::uint16_t rdma_port = 0;  ///< where it can be reached by RDMA as well; 0: nowhere
   std::uint32_t max_slice_bytes = 0;
-  std::uint32_t reserved2 = 0;
+  std::uint32_t reserved = 0;
+  RdmaAddress rdma_address{};  ///< IPv6, or IPv4 in it; zeroes: the address of this connection
   Mac mac{};  ///< HMAC-SHA-256(key, "kelp1-tgt" | Hello | Challenge | Welcome up to here)
 };
-static_assert(sizeof(Welcome) == 56 && offsetof(Welcome, mac) == 24);
+static_assert(sizeof(Welcome) == 72 && offsetof(Welcome, mac) == 40);
 
 enum class RefusalCode : std::uint16_t {
   kVersion = 1,   ///< no version in common
@@ -118,6 +122,26 @@ struct Refused {
   std::array<char, 116> message{};  ///< one sentence, untrusted
 };
 static_assert(sizeof(Refused) == 128);
+
+/// What goes with the request for an RDMA connection, before any frame.
+struct RdmaHello {
+  std::uint64_t magic = kRdmaMagic;
+  std::uint16_t min_version = kOldestVersion;
+  std::uint16_t max_version = kNewestVersion;
+  std::uint16_t gateway_worker = 0;
+  std::uint16_t target_worker = kAnyWorker;
+  std::uint16_t slots = 0;  ///< as many as the gateway would like
+  std::uint16_t reserved = 0;
+};
+static_assert(sizeof(RdmaHello) == 24);
+
+/// And with its refusal.
+struct RdmaRefusal {
+  std::uint64_t magic = kRdmaMagic;
+  RefusalCode code{};
+  std::array<char, 86> message{};  ///< one sentence, untrusted
+};
+static_assert(sizeof(RdmaRefusal) == 96);
 
 enum class RequestKind : std::uint8_t { kRead = 0, kStat = 1 };
 
@@ -227,6 +251,13 @@ std::optional<ReadRequestFrame> read_request(std::span<const std::byte> frame, s
                                              std::uint32_t max_slice_bytes) noexcept;
 /// The same of an answer: status is one, bytes only with OK, no more than `most_bytes`.
 std::optional<Answer> read_answer(std::span<const std::byte> frame, std::uint16_t slots) noexcept;
+
+/// An answer in the 32 bits that go with an RDMA write: slot, generation, status. nullopt: it says
+/// more than that, and goes as a frame. What need not be said: a whole needle, of the bytes that
+/// were written, whose checksum was verified.
+std::optional<std::uint32_t> immediate_of(const Answer& answer) noexcept;
+/// And back. Its slot is the peer's word.
+Answer answer_of(std::uint32_t immediate, std::uint32_t bytes) noexcept;
 
 /// Of a fixed field: up to its first NUL, printable ASCII, anything else as '?'.
 std::string printable(std::span<const char> field);

@@ -120,6 +120,8 @@ void GatewayHandshake::take_welcome(const Welcome& welcome) {
   if (!sound) return refuse(RefusalCode::kProtocol, "the target's terms make no sense");
   agreement_ = {challenge_.version, welcome.slots,   welcome.max_slice_bytes, hello_.gateway_worker,
                 welcome.worker,     welcome.workers, hello_.key_id,           {}};
+  agreement_.rdma_port = welcome.rdma_port;
+  agreement_.rdma_address = welcome.rdma_address;
   done();
 }
 
@@ -168,6 +170,8 @@ void TargetHandshake::take_proof(const Proof& proof) {
   welcome.workers = terms_.workers;
   welcome.worker = hello_.target_worker == kAnyWorker ? terms_.any_worker : hello_.target_worker;
   welcome.max_slice_bytes = terms_.max_slice_bytes;
+  welcome.rdma_port = terms_.rdma_port;
+  welcome.rdma_address = terms_.rdma_address;
   if (!keys_.empty()) {
     const auto mac = target_mac(keys_, hello_.key_id, hello_, challenge_, welcome);
     if (!mac) return refuse(RefusalCode::kKey, "the target cannot sign with its key");

@@ -33,8 +33,10 @@ struct Agreement {
   std::uint16_t gateway_worker = 0;
   std::uint16_t target_worker = 0;
   std::uint16_t target_workers = 1;
-  std::uint32_t key_id = 0;  ///< 0: nobody proved anything
-  std::string node = {};     ///< the peer's name for itself; printable, untrusted. Target only
+  std::uint32_t key_id = 0;     ///< 0: nobody proved anything
+  std::string node = {};        ///< the peer's name for itself; printable, untrusted. Target only
+  std::uint16_t rdma_port = 0;  ///< see Welcome. Gateway only
+  RdmaAddress rdma_address{};
 };
 
 /// Common to both sides. Not to be used after kDone but for what it agreed upon, and leftover().
@@ -107,6 +109,8 @@ struct TargetTerms {
   std::uint16_t slots = 64;  ///< at most, for one connection
   std::uint32_t max_slice_bytes = kMostSliceBytes;
   std::uint16_t any_worker = 0;  ///< for a gateway that does not mind
+  std::uint16_t rdma_port = 0;   ///< see Welcome
+  RdmaAddress rdma_address{};
   Nonce nonce{};
 };
 

@@ -43,14 +43,15 @@ class GatewaySlots {
   /// Its owner gives up: an answer is late from here on. To be followed by a Cancel.
   void abandon(std::uint16_t slot) noexcept;
 
-  /// The connection is fenced: nothing arrives any more. Calls `lost(owner)` for each that waits.
-  template <class Lost>
-  void fence(Lost&& lost) noexcept {
+  /// The connection is fenced: nothing arrives any more. Calls `lost(owner)` for each that waits,
+  /// `forgotten(owner)` for each that gave up.
+  template <class Lost, class Forgotten>
+  void fence(Lost&& lost, Forgotten&& forgotten) noexcept {
     for (std::uint16_t slot = 0; slot < entries_.size(); ++slot) {
-      const bool waits = entries_[slot].state == State::kWaiting;
-      const std::uint32_t owner = entries_[slot].owner;
-      if (entries_[slot].state != State::kFree) release(slot);
-      if (waits) lost(owner);
+      const Entry was = entries_[slot];
+      if (was.state != State::kFree) release(slot);
+      if (was.state == State::kWaiting) lost(was.owner);
+      if (was.state == State::kAbandoned) forgotten(was.owner);
     }
   }
 

@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "dataplane/memory/region_keys.h"
 #include "dataplane/transport/zeroed_pages.h"
 #include "dataplane/worker/counters.h"
 #include "shm_ring/file_id.h"
@@ -46,6 +47,9 @@ class LoadGenerator {
   /// All that follows is at rest once this is true, and a moment old before.
   bool finished() const noexcept { return finished_.load(std::memory_order_acquire); }
   const LoadPlan& plan() const noexcept { return plan_; }
+  /// All buffers, for whoever registers them; before the worker has it, and after it is finished.
+  std::span<std::byte> memory() const noexcept { return memory_.bytes(); }
+  RegionKeys& region_keys() noexcept { return keys_; }
   std::uint64_t requests() const noexcept { return latency_.count(); }
   std::uint64_t bytes() const noexcept { return bytes_.value(); }
   std::uint64_t of_status(kelp_status status) const noexcept {
@@ -79,6 +83,7 @@ class LoadGenerator {
 
   const LoadPlan plan_;
   const ZeroedPages memory_;
+  RegionKeys keys_;
   std::atomic<bool> stop_{false};
   std::atomic<bool> finished_{false};
   std::vector<std::uint32_t> free_;

@@ -33,6 +33,8 @@ enum class OpState : std::uint8_t {
 struct ForwardLink;
 class TargetLink;
 
+inline constexpr std::uint8_t kNoPeersToAsk = 0xff;
+
 /// The worker owns all of it but for what the state lends to another thread.
 struct Op {
   /// Nobody waits for the answer any more.
@@ -53,7 +55,7 @@ struct Op {
     ring = nullptr;
     link = nullptr;
     asker = nullptr;
-    asked_peer = false;
+    peers_asked = 0;
     hedges = false;
     hedged = false;
     hedge = kNoOp;
@@ -79,10 +81,11 @@ struct Op {
   TargetLink* asker = nullptr;  ///< or, where `link` is null too: the other host's, in `slot`
                                 ///< (null as well: the load generator's, in its slot `origin`)
   std::uint16_t slot = 0;
-  bool asked_peer = false;    ///< it has been asked of a peer, or may not be
-  bool held_by_peer = false;  ///< let go, and something may still land in the buffer
-  bool hedged = false;        ///< it has had a second attempt
-  bool hedges = false;        ///< it is the second attempt of `origin`, in room `slot`
+  std::uint8_t peers_asked = 0;  ///< a bit per kelp_path by which a peer has been asked, or may not
+  bool held_by_peer = false;     ///< let go, and something may still land in the buffer
+  bool hedged = false;           ///< it has had a second attempt
+  bool hedges = false;           ///< it is the second attempt of `origin`, in room `slot`
+  kelp_path peer_path = KELP_PATH_NONE;        ///< the one that was asked last
   kelp_status peer_status = KELP_UNAVAILABLE;  ///< what asking the peer has come to
   OpIndex hedge = kNoOp;                       ///< its own second attempt, which is under way
   Ticks peer_asked = 0;

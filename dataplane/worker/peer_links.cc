@@ -1,5 +1,7 @@
 #include "dataplane/worker/peer_links.h"
 
+#include <sys/epoll.h>
+
 #include <algorithm>
 #include <new>
 
@@ -13,7 +15,7 @@ constexpr std::uint64_t kCloseUs = 1'000'000;
 }  // namespace
 
 void PeerLinks::close() noexcept {
-  if (transport_ == nullptr || closed_) return;
+  if (closed_) return;
   closed_ = true;
   for (const Gateway& each : gateways_) each.link->fence();
   for (const Target& each : targets_) each.link->fence();
@@ -22,38 +24,69 @@ void PeerLinks::close() noexcept {
                                [](const Gateway& each) { return each.link->fenced(); }) &&
            std::ranges::all_of(targets_, [](const Target& each) { return each.link->fenced(); });
   };
-  // Their sockets are shut down, so this is a matter of microseconds.
+  // Sockets are shut down, and queue pairs have been destroyed: a matter of microseconds.
   const Ticks end = ticks_now() + TickRate::instance().from_us(kCloseUs);
-  while (!all_fenced() && ticks_now() < end) transport_->poll();
+  while (!all_fenced() && ticks_now() < end) poll();
 }
 
 bool PeerLinks::add(std::unique_ptr<NewLink> made, GatewayLink::User& gateway,
-                    TargetLink::User& target) {
+                    TargetLink::User& target, int epoll) {
   try {
     if (made->counters == nullptr) made->counters = std::make_shared<LinkCounters>();
-    if (transport_ == nullptr) {
-      auto created = TcpTransport::create();
-      if (!created) return false;
-      transport_ = std::move(*created);
-    }
-    if (made->role == NewLink::Role::kGateway) {
-      TcpGatewayLink& link = transport_->add_gateway(std::move(made->socket), made->agreement,
-                                                     made->received, gateway);
-      gateways_.push_back({made->peer, made->agreement.target_worker,
-                           made->agreement.target_workers, &link, made->id, 0});
-      link.count_in(std::move(made->counters));
-      link.start();
-    } else {
-      TcpTargetLink& link =
-          transport_->add_target(std::move(made->socket), made->agreement, made->received, target);
-      targets_.push_back({&link, made->id});
-      link.count_in(std::move(made->counters));
-      link.start();
-    }
+    if (!make_transport(made->endpoint != nullptr, epoll)) return false;
+    start(*made, gateway, target);
   } catch (const std::bad_alloc&) {
     return false;
   }
   return true;
+}
+
+bool PeerLinks::make_transport(bool verbs, int epoll) {
+  if (verbs ? verbs_ != nullptr : tcp_ != nullptr) return true;
+  if (verbs) {
+    auto created = VerbsTransport::create();
+    if (!created) return false;
+    verbs_ = std::move(*created);
+  } else {
+    auto created = TcpTransport::create();
+    if (!created) return false;
+    tcp_ = std::move(*created);
+  }
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;
+  return ::epoll_ctl(epoll, EPOLL_CTL_ADD, verbs ? verbs_->fd() : tcp_->fd(), &event) == 0;
+}
+
+void PeerLinks::start(NewLink& made, GatewayLink::User& gateway, TargetLink::User& target) {
+  const kelp_path path = made.endpoint != nullptr ? KELP_PATH_VERBS : KELP_PATH_TCP;
+  if (made.role == NewLink::Role::kGateway) {
+    gateways_.reserve(gateways_.size() + 1);
+    const auto keep = [&](GatewayLink& link) {
+      link.count_in(std::move(made.counters));
+      gateways_.push_back({made.peer, made.agreement.target_worker, made.agreement.target_workers,
+                           &link, made.id, 0});
+    };
+    if (path == KELP_PATH_VERBS) {
+      return keep(verbs_->add_gateway(std::move(made.endpoint), made.agreement, gateway));
+    }
+    TcpGatewayLink& link =
+        tcp_->add_gateway(std::move(made.socket), made.agreement, made.received, gateway);
+    keep(link);
+    return link.start();
+  }
+  targets_.reserve(targets_.size() + 1);
+  const auto keep = [&](TargetLink& link) {
+    link.count_in(std::move(made.counters));
+    targets_.push_back({&link, made.id, path});
+  };
+  if (path == KELP_PATH_VERBS) {
+    return keep(verbs_->add_target(std::move(made.endpoint), std::move(made.arena), made.agreement,
+                                   target));
+  }
+  TcpTargetLink& link =
+      tcp_->add_target(std::move(made.socket), made.agreement, made.received, target);
+  keep(link);
+  link.start();
 }
 
 void PeerLinks::learn(std::uint32_t volume, PeerIndex peer, Ticks until) {
@@ -61,7 +94,7 @@ void PeerLinks::learn(std::uint32_t volume, PeerIndex peer, Ticks until) {
   routes_[volume] = {peer, until};
 }
 
-GatewayLink* PeerLinks::link_for(std::uint32_t volume, Ticks now) noexcept {
+GatewayLink* PeerLinks::link_for(std::uint32_t volume, kelp_path path, Ticks now) noexcept {
   if (gateways_.empty()) return nullptr;
   const auto route = routes_.find(volume);
   if (route == routes_.end()) return nullptr;
@@ -70,7 +103,8 @@ GatewayLink* PeerLinks::link_for(std::uint32_t volume, Ticks now) noexcept {
     return nullptr;
   }
   for (const Gateway& each : gateways_) {
-    if (each.peer != route->second.peer || each.link->ending() || each.suspected != 0) continue;
+    if (each.peer != route->second.peer || each.link->path() != path) continue;
+    if (each.link->ending() || each.suspected != 0) continue;
     if (volume % each.target_workers == each.target_worker) return each.link;
   }
   return nullptr;

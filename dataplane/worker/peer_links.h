@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "dataplane/transport/tcp/tcp_transport.h"
+#include "dataplane/transport/verbs/verbs_transport.h"
 #include "dataplane/wire/handshake.h"
 #include "shm_ring/ticks.h"
 #include "shm_ring/unique_fd.h"
@@ -30,9 +31,11 @@ struct NewLink {
     kTarget,   ///< we are asked
   };
   Role role = Role::kTarget;
-  UniqueFd socket;
+  UniqueFd socket;                          ///< of a TCP connection, or
+  std::shared_ptr<VerbsEndpoint> endpoint;  ///< of one by RDMA
+  std::shared_ptr<RegisteredArena> arena;   ///< and, of a target's end
   wire::Agreement agreement;
-  std::vector<std::byte> received;  ///< behind the handshake
+  std::vector<std::byte> received;  ///< behind the handshake, on a socket
   PeerIndex peer = kNoPeer;
   std::uint64_t id = 0;                    ///< control's
   std::shared_ptr<LinkCounters> counters;  ///< what comes of it; null: nobody wants to know
@@ -44,6 +47,7 @@ struct LinkEnded {
   PeerIndex peer = kNoPeer;
   std::uint16_t target_worker = 0;
   std::uint64_t id = 0;
+  kelp_path path = KELP_PATH_TCP;
 };
 
 class PeerLinks {
@@ -56,14 +60,16 @@ class PeerLinks {
   /// that uses them; they may be destroyed on another one afterwards.
   void close() noexcept;
 
-  /// False: there is no io_uring, or no memory.
-  bool add(std::unique_ptr<NewLink> made, GatewayLink::User& gateway, TargetLink::User& target);
+  /// What comes by it wakes who waits for `epoll`, once armed. False: there is no io_uring, or no
+  /// memory.
+  bool add(std::unique_ptr<NewLink> made, GatewayLink::User& gateway, TargetLink::User& target,
+           int epoll);
 
   /// `volume` is read by `peer`, as far as is known, until then.
   void learn(std::uint32_t volume, PeerIndex peer, Ticks until);
   void forget(std::uint32_t volume) { routes_.erase(volume); }
-  /// The link to ask for it now; null: there is none, or it is not up.
-  GatewayLink* link_for(std::uint32_t volume, Ticks now) noexcept;
+  /// The link by `path` to ask for it now; null: there is none, or it is not up.
+  GatewayLink* link_for(std::uint32_t volume, kelp_path path, Ticks now) noexcept;
 
   /// It let a request wait for too long: it is asked nothing more until something is heard of it,
   /// and fenced if nothing is within kFenceAfterUs.
@@ -71,7 +77,9 @@ class PeerLinks {
   void heard(const GatewayLink& link) noexcept;
 
   /// Takes what has come; how much that was.
-  unsigned poll() noexcept { return transport_ == nullptr ? 0 : transport_->poll(); }
+  unsigned poll() noexcept {
+    return (tcp_ == nullptr ? 0 : tcp_->poll()) + (verbs_ == nullptr ? 0 : verbs_->poll());
+  }
   /// Sends what was said since the last time. Cheap where there is nothing. True: there is more.
   bool flush() noexcept;
   /// Asks nobody to ask anything new.
@@ -84,16 +92,18 @@ class PeerLinks {
       const bool silent = each.suspected != 0 && now - each.suspected > fence_after_;
       if (silent || (each.link->ending() && each.link->in_flight() == 0)) each.link->fence();
       if (!each.link->fenced()) return false;
-      transport_->remove(*each.link);
-      ended(LinkEnded{NewLink::Role::kGateway, each.peer, each.target_worker, each.id});
+      const kelp_path path = each.link->path();
+      remove(*each.link, path);
+      ended(LinkEnded{NewLink::Role::kGateway, each.peer, each.target_worker, each.id, path});
       return true;
     });
     std::erase_if(targets_, [&](const Target& each) {
       show_in_flight(*each.link);
       // Reads for it may still write into its rooms.
       if (!each.link->fenced() || each.link->in_flight() != 0) return false;
-      transport_->remove(*each.link);
-      ended(LinkEnded{NewLink::Role::kTarget, kNoPeer, 0, each.id});
+      const kelp_path path = each.path;
+      remove(*each.link, path);
+      ended(LinkEnded{NewLink::Role::kTarget, kNoPeer, 0, each.id, path});
       return true;
     });
   }
@@ -101,10 +111,9 @@ class PeerLinks {
   bool any() const noexcept { return !gateways_.empty() || !targets_.empty(); }
   /// Whether what comes wakes who waits for fd(); see Uring::arm().
   void arm(bool armed) noexcept {
-    if (transport_ != nullptr) transport_->arm(armed);
+    if (tcp_ != nullptr) tcp_->arm(armed);
+    if (verbs_ != nullptr) verbs_->arm(armed);
   }
-  /// For the worker's epoll set, edge-triggered; -1: there has been no link yet.
-  int fd() const noexcept { return transport_ == nullptr ? -1 : transport_->fd(); }
 
  private:
   struct Gateway {
@@ -118,12 +127,23 @@ class PeerLinks {
   struct Target {
     TargetLink* link = nullptr;
     std::uint64_t id = 0;
+    kelp_path path = KELP_PATH_TCP;
   };
   struct Route {
     PeerIndex peer = kNoPeer;
     Ticks until = 0;
   };
 
+  void start(NewLink& made, GatewayLink::User& gateway, TargetLink::User& target);
+  bool make_transport(bool verbs, int epoll);
+  template <class Link>
+  void remove(const Link& link, kelp_path path) {
+    if (path == KELP_PATH_VERBS) {
+      verbs_->remove(link);
+    } else {
+      tcp_->remove(link);
+    }
+  }
   template <class Link>
   static void show_in_flight(const Link& link) noexcept {
     // relaxed: a number by itself.
@@ -134,7 +154,8 @@ class PeerLinks {
 
   bool closed_ = false;
   const Ticks fence_after_ = TickRate::instance().from_us(kFenceAfterUs);
-  std::unique_ptr<TcpTransport> transport_;
+  std::unique_ptr<TcpTransport> tcp_;  // made with the first link of its kind
+  std::unique_ptr<VerbsTransport> verbs_;
   std::vector<Gateway> gateways_;
   std::vector<Target> targets_;
   absl::flat_hash_map<std::uint32_t, Route> routes_;

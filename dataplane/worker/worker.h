@@ -105,6 +105,8 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   /// Gives the worker a connection. False: the queue is full, try again.
   bool add_link(std::unique_ptr<NewLink> link) noexcept;
   std::optional<LinkEnded> take_ended_link() noexcept { return ended_links_.try_pop(); }
+  /// Something has become of a link: the worker looks, also if it sleeps. Any thread.
+  void wake() noexcept { waker_.notify(); }
 
   /// Takes spin_us, reload_wait_us and inline_inflate_bytes of `options`; the rest stays as it was.
   void retune(const WorkerOptions& options) noexcept;
@@ -214,6 +216,7 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   void report_link(const LinkEnded& ended) noexcept;
   void learn_route(const Op& op, PeerIndex peer) noexcept;
   bool ask_peer(OpIndex index) noexcept;
+  void wait_for_peer(OpIndex index, Ticks now) noexcept;
   LinkRead wanted_of_peer(const Op& op, Ticks now) const noexcept;
   void be_patient(Op& op, Ticks now) const noexcept;
   void answered(std::uint32_t owner, const wire::Answer& answer, bool intact) override;

@@ -64,7 +64,7 @@ void Worker::begin_forwarded(ForwardLink& from, const ForwardedRequest& request)
   op.segment = request.segment;
   op.submission = request.submission;
   op.went_elsewhere = remote_ == nullptr;
-  op.asked_peer = true;  // the worker of its ring asks
+  op.peers_asked = kNoPeersToAsk;  // the worker of its ring asks
   op.buffer = request.buffer;
   op.taken = ticks_now();
   op.deadline = request.deadline;

@@ -1,7 +1,5 @@
 // Requests that the kelpd of another host answers, slice by slice: out by its link, and back. What
 // it cannot answer goes on to the remote lane. See dataplane/transport/link.h.
-#include <sys/epoll.h>
-
 #include <algorithm>
 #include <new>
 #include <utility>
@@ -43,16 +41,12 @@ std::uint32_t Worker::take_links() noexcept {
   std::uint32_t taken = 0;
   for (; std::optional<std::unique_ptr<NewLink>> made = new_links_.try_pop(); ++taken) {
     const LinkEnded refused{(*made)->role, (*made)->peer, (*made)->agreement.target_worker,
-                            (*made)->id};
-    const bool first = peers_.fd() < 0;
-    if (draining_ || !peers_.add(std::move(*made), *this, *this)) {
+                            (*made)->id,
+                            (*made)->endpoint != nullptr ? KELP_PATH_VERBS : KELP_PATH_TCP};
+    if (draining_ || !peers_.add(std::move(*made), *this, *this, epoll_.get())) {
+      // Control destroys what is left of it.
       report_link(refused);
-      continue;
     }
-    if (!first) continue;
-    epoll_event event{};
-    event.events = EPOLLIN | EPOLLET;
-    ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, peers_.fd(), &event);
   }
   return taken + peers_.poll();
 }
@@ -83,6 +77,8 @@ LinkRead Worker::wanted_of_peer(const Op& op, Ticks now) const noexcept {
   wanted.stat = op.submission.op == OpCode::kStat;
   wanted.offset_bytes = op.submission.offset_bytes;
   wanted.buffer = op.buffer;
+  if (op.segment != nullptr) wanted.keys = &op.segment->region_keys();
+  if (op.generated()) wanted.keys = &load_->region_keys();
   wanted.timeout_us = static_cast<std::uint32_t>(
       std::min<std::uint64_t>(rate_.to_ns(op.deadline - now) / 1000, UINT32_MAX));
   return wanted;
@@ -93,23 +89,35 @@ void Worker::be_patient(Op& op, Ticks now) const noexcept {
   op.peer_deadline = now + std::min((op.deadline - now) / 2, rate_.from_us(kMostPatienceUs));
 }
 
-/// The op is in no list. False: nothing has happened.
+/// The op is in no list. Each way to its peer is tried once, the fastest first. False: nothing has
+/// happened.
 bool Worker::ask_peer(OpIndex index) noexcept {
   Op& op = ops_[index];
-  if (op.asked_peer) return false;
   const Ticks now = ticks_now();
-  GatewayLink* const link = peers_.link_for(op.submission.volume, now);
-  if (link == nullptr || now >= op.deadline) return false;
-  if (!op.peer_read.begin(*link, index, wanted_of_peer(op, now), now)) return false;
+  if (now >= op.deadline) return false;
+  for (const kelp_path path : {KELP_PATH_VERBS, KELP_PATH_TCP}) {
+    const auto bit = static_cast<std::uint8_t>(1U << path);
+    if ((op.peers_asked & bit) != 0) continue;
+    GatewayLink* const link = peers_.link_for(op.submission.volume, path, now);
+    if (link == nullptr || !op.peer_read.begin(*link, index, wanted_of_peer(op, now), now))
+      continue;
+    op.peers_asked |= bit;
+    op.peer_path = path;
+    wait_for_peer(index, now);
+    return true;
+  }
+  return false;
+}
+
+void Worker::wait_for_peer(OpIndex index, Ticks now) noexcept {
+  Op& op = ops_[index];
   be_patient(op, now);
   op.peer_asked = now;
-  op.asked_peer = true;
   op.held_by_peer = false;
   ++op.remote_attempts;
   counters_.peer_reads.add();
   op.state = OpState::kPeerWait;
   peer_waits_.push_back(index);
-  return true;
 }
 
 void Worker::answered(std::uint32_t owner, const wire::Answer& answer, bool intact) {
@@ -137,7 +145,9 @@ void Worker::answered(std::uint32_t owner, const wire::Answer& answer, bool inta
   } else {
     // Of a needle whose first bytes have come it is final for nobody.
     const bool elsewhere = is_final(status) || status == KELP_DEADLINE;
-    if (status == KELP_UNAVAILABLE) peers_.forget(op.submission.volume);
+    // By RDMA that may be for want of a block of the target's arena.
+    const bool not_there = status == KELP_UNAVAILABLE && op.peer_path != KELP_PATH_VERBS;
+    if (not_there) peers_.forget(op.submission.volume);
     give_up_peer(index, elsewhere ? KELP_UNAVAILABLE : status);
   }
 }
@@ -162,7 +172,7 @@ void Worker::finish_peer(OpIndex index, const ReadOutcome& outcome) noexcept {
   Op& op = ops_[index];
   peer_waits_.remove(index);
   forget_hedge(op);
-  op.path = KELP_PATH_TCP;
+  op.path = op.peer_path;
   end(index, outcome);
 }
 

@@ -26,7 +26,7 @@ bool Worker::may_go_elsewhere(const Op& op) const noexcept {
 bool Worker::go_elsewhere(OpIndex index, kelp_status why) noexcept {
   Op& op = ops_[index];
   if (!may_go_elsewhere(op)) return false;
-  if (!op.asked_peer) op.tried_here = why == KELP_CORRUPT;
+  if (op.peers_asked == 0) op.tried_here = why == KELP_CORRUPT;
   if (ask_peer(index)) return true;
   unpin(op);
   lend(index, why);

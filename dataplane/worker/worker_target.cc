@@ -36,7 +36,7 @@ void Worker::asked(TargetLink& link, const wire::Request& request, std::string_v
   op.submission.cookie = request.cookie;
   op.submission.offset_bytes = request.offset_bytes;
   op.went_elsewhere = true;  // whoever asks has other ways
-  op.asked_peer = true;
+  op.peers_asked = kNoPeersToAsk;
   op.buffer = link.room(request.slot);
   op.taken = ticks_now();
   op.deadline = op.taken +

@@ -13,7 +13,7 @@ from scene import Broken, expect
 
 HELLO, CHALLENGE, PROOF, WELCOME, REFUSED = 1, 2, 3, 4, 5
 REQUEST, ANSWER, CANCEL, PING, PONG, DRAIN = 16, 17, 18, 19, 20, 21
-BYTES = {HELLO: 128, CHALLENGE: 48, PROOF: 40, WELCOME: 56, REFUSED: 128, REQUEST: 64, ANSWER: 40, CANCEL: 16, PING: 16,
+BYTES = {HELLO: 128, CHALLENGE: 48, PROOF: 40, WELCOME: 72, REFUSED: 128, REQUEST: 64, ANSWER: 40, CANCEL: 16, PING: 16,
          PONG: 16, DRAIN: 8}
 VERSION, KEY, PROTOCOL, FULL, DRAINING = 1, 2, 3, 4, 5  # codes of a Refused
 OK, NOT_FOUND, WRONG_COOKIE, RANGE, UNAVAILABLE, DEADLINE = 0, 1, 2, 4, 18, 24  # of an answer; see shm_ring/kelp.h
@@ -219,8 +219,8 @@ class Gateway(Connection):
             raise
         self.recorded = (greeting, proved)
         self.slots, self.workers, self.worker, _, self.slice_bytes = struct.unpack("<HHHHI", welcome[8:20])
-        mac = hmac.digest(secret, b"kelp1-tgt" + greeting + challenge + welcome[8:24], hashlib.sha256)
-        expect(mac == welcome[24:], "the target does not know the key")
+        mac = hmac.digest(secret, b"kelp1-tgt" + greeting + challenge + welcome[8:40], hashlib.sha256)
+        expect(mac == welcome[40:], "the target does not know the key")
 
     def read(self, fid: FileId, length: int, *, slot: int = 0, generation: int = 0, offset: int = 0) -> Answer:
         self.send(request(fid, length, slot=slot, generation=generation, offset=offset))

@@ -64,7 +64,7 @@ void TcpGatewayLink::fence() {
 void TcpGatewayLink::tell_if_fenced() {
   if (told_ || !connection_.fenced()) return;
   told_ = true;
-  slots_.fence([this](std::uint32_t owner) { user_.lost(owner); });
+  slots_.fence([this](std::uint32_t owner) { user_.lost(owner); }, [](std::uint32_t) {});
 }
 
 bool TcpGatewayLink::take_frame(FrameKind kind, std::span<const std::byte> frame,

@@ -23,6 +23,7 @@ class TcpGatewayLink final : public GatewayLink, private TcpConnection::User {
   bool ending() const override { return draining_ || connection_.broken(); }
   std::uint16_t in_flight() const override { return slots_.in_flight(); }
   std::uint32_t max_slice_bytes() const override { return max_slice_bytes_; }
+  kelp_path path() const override { return KELP_PATH_TCP; }
 
   /// Once, before anything else.
   void start() { connection_.start(); }

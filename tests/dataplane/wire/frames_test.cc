@@ -164,3 +164,33 @@ TEST_CASE("what a peer calls itself is fit for a log line") {
   const char full[4] = {'a', 'b', 'c', 'd'};
   CHECK(printable(full) == "abcd");
 }
+
+TEST_CASE("what goes with an RDMA write says all of an answer, or the answer goes as a frame") {
+  Answer answer;
+  answer.slot = 0x1234;
+  answer.generation = 0x56;
+  answer.flags = KELP_FLAG_CRC_VERIFIED;
+  answer.bytes = answer.total_bytes = 4096;
+  const auto immediate = kelp::wire::immediate_of(answer);
+  REQUIRE(immediate);
+  CHECK(*immediate == 0x12345600);
+  const Answer back = kelp::wire::answer_of(*immediate, answer.bytes);
+  CHECK(back.slot == answer.slot);
+  CHECK(back.generation == answer.generation);
+  CHECK(back.status == answer.status);
+  CHECK(back.flags == answer.flags);
+  CHECK(back.bytes == answer.bytes);
+  CHECK(back.total_bytes == answer.total_bytes);
+
+  const auto goes_alone = [&](auto change) {
+    Answer changed = answer;
+    change(changed);
+    return kelp::wire::immediate_of(changed).has_value();
+  };
+  CHECK_FALSE(goes_alone([](Answer& a) { a.total_bytes = 4097; }));  // a part
+  CHECK_FALSE(goes_alone([](Answer& a) { a.bytes = 0; }));
+  CHECK_FALSE(goes_alone([](Answer& a) { a.bytes = 0, a.total_bytes = 0; }));
+  CHECK_FALSE(goes_alone([](Answer& a) { a.status = KELP_NOT_FOUND; }));
+  CHECK_FALSE(goes_alone([](Answer& a) { a.flags = 0; }));
+  CHECK_FALSE(goes_alone([](Answer& a) { a.flags |= KELP_FLAG_INFLATED; }));
+}

@@ -48,14 +48,17 @@ TEST_CASE("a slot's next request is told from the one before, 256 times in a row
   CHECK(generations.size() == 256);
 }
 
-TEST_CASE("a fence tells whoever waits, once, and frees every slot") {
+TEST_CASE("a fence tells whoever waits or gave up, once, and frees every slot") {
   GatewaySlots slots(4);
   std::uint16_t abandoned = 0;
   for (std::uint32_t owner = 0; owner < 3; ++owner) abandoned = slots.take(owner)->slot;
   slots.abandon(abandoned);  // owner 2
   std::set<std::uint32_t> lost;
-  slots.fence([&](std::uint32_t owner) { CHECK(lost.insert(owner).second); });
+  std::set<std::uint32_t> forgotten;
+  slots.fence([&](std::uint32_t owner) { CHECK(lost.insert(owner).second); },
+              [&](std::uint32_t owner) { CHECK(forgotten.insert(owner).second); });
   CHECK(lost == std::set<std::uint32_t>{0, 1});
+  CHECK(forgotten == std::set<std::uint32_t>{2});
   CHECK(slots.free() == 4);
 }
 

@@ -149,11 +149,13 @@ bool answer_arrives(World& w, std::size_t) {
 bool fence(World& w, std::size_t) {
   if (w.fences == 1) return false;
   ++w.fences;
-  w.gateway.fence([&](std::uint32_t owner) {
-    REQUIRE(w.buffers[owner].waits);
-    w.buffers[owner].waits = false;
-    ++w.buffers[owner].ended;
-  });
+  w.gateway.fence(
+      [&](std::uint32_t owner) {
+        REQUIRE(w.buffers[owner].waits);
+        w.buffers[owner].waits = false;
+        ++w.buffers[owner].ended;
+      },
+      [](std::uint32_t) {});
   REQUIRE(w.gateway.free() == w.gateway.credits());
   w.target = TargetSlots(w.gateway.credits());
   w.to_target.clear();
