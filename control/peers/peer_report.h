@@ -21,9 +21,9 @@ struct PeerReport {
   std::string state;  ///< "up", "connecting", "waiting", "absent"
   std::string error;  ///< why it is not up
   std::uint32_t key_id = 0;
-  std::uint16_t slots = 0;                       ///< credits; 0: it is not up
-  std::shared_ptr<const LinkCounters> traffic;   ///< null: it has not been up yet
-  kelp_path path = KELP_PATH_TCP;                ///< what answers come by
+  std::uint16_t slots = 0;                         ///< credits; 0: it is not up
+  std::shared_ptr<const LinkCounters> traffic;     ///< null: it has not been up yet
+  kelp_path path = KELP_PATH_TCP;                  ///< what answers come by
   std::shared_ptr<const VerbsCounters> adapter{};  ///< null: it is no RDMA connection, or not up
 };
 
