@@ -46,8 +46,8 @@ constexpr std::string_view kReloadable[] = {"daemon.log_level",
                                             "target.inline_inflate_bytes",
                                             "target.reload_wait_ms"};
 
-constexpr std::array<std::string_view, 7> kSections = {"daemon", "worker",  "client",
-                                                       "target", "gateway", "peer", "rdma"};
+constexpr std::array<std::string_view, 7> kSections = {"daemon",  "worker", "client", "target",
+                                                       "gateway", "peer",   "rdma"};
 
 /// A field of a section: `section` and `member` point at it.
 template <class Section, class T>

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <thread>
 
 #include "control/log.h"
 #include "control/log_limiter.h"
@@ -24,6 +25,7 @@ constexpr int kBacklog = 64;
 constexpr std::chrono::milliseconds kResolveLimit{2000};
 /// A refusal is on its way for so long, before its connection ends.
 constexpr std::chrono::milliseconds kRefusalTime{100};
+constexpr std::chrono::milliseconds kStopLimit{1000};
 constexpr std::chrono::milliseconds kShortestPause{100};
 constexpr std::chrono::milliseconds kLongestPause{2000};
 constexpr std::chrono::seconds kLasting{2};
@@ -153,8 +155,11 @@ RdmaConnections::RdmaConnections(RdmaOptions options)
       end_bell_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 RdmaConnections::~RdmaConnections() {
-  stop();
-  // Endpoints before their ids and domains.
+  // Endpoints before their ids and domains. No worker is left.
+  for (auto& [id, connection] : connections_) {
+    connection.with_worker = false;
+    end_queue_pair(connection);
+  }
   connections_.clear();
   listeners_.clear();
 }
@@ -201,7 +206,28 @@ void RdmaConnections::drain() {
 
 void RdmaConnections::stop() {
   drain();
-  for (auto& [id, connection] : connections_) end_queue_pair(connection);
+  const auto held = [](const auto& each) {
+    return each.second.with_worker && !each.second.endpoint->gone();
+  };
+  for (auto& [id, connection] : connections_) {
+    if (!connection.with_worker) {
+      end_queue_pair(connection);
+    } else {
+      connection.endpoint->set_hung_up();
+      workers_[worker_of(connection)]->wake();
+    }
+  }
+  // A worker that hangs, on a dead disk, may still post: its queue pairs end with the process.
+  const Clock::time_point end = Clock::now() + kStopLimit;
+  while (std::ranges::any_of(connections_, held) && Clock::now() < end) {
+    take_ends();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+std::uint32_t RdmaConnections::worker_of(const Connection& connection) {
+  return connection.is_gateway() ? connection.agreement.gateway_worker
+                                 : connection.agreement.target_worker;
 }
 
 std::optional<std::chrono::milliseconds> RdmaConnections::timeout() const {
@@ -276,9 +302,7 @@ void RdmaConnections::end_queue_pair(Connection& connection) {
   ::rdma_destroy_qp(connection.id.get());
   connection.endpoint->set_gone();
   if (!connection.with_worker) return;
-  const std::uint32_t worker = connection.is_gateway() ? connection.agreement.gateway_worker
-                                                       : connection.agreement.target_worker;
-  workers_[worker]->wake();
+  workers_[worker_of(connection)]->wake();
 }
 
 // ---- the connection manager
@@ -340,9 +364,7 @@ void RdmaConnections::heard(std::uint64_t id, const rdma_cm_event& event) {
                     connection.failure.empty() ? "it closes the connection" : connection.failure);
       }
       connection.endpoint->set_hung_up();
-      workers_[connection.is_gateway() ? connection.agreement.gateway_worker
-                                       : connection.agreement.target_worker]
-          ->wake();
+      workers_[worker_of(connection)]->wake();
       return;
     default:
       return;
@@ -578,7 +600,7 @@ void RdmaConnections::send_output(Connection& connection) {
     connection.endpoint->post_frame(left.first(bytes));
     left = left.subspan(bytes);
   }
-  connection.endpoint->flush(false);
+  connection.endpoint->flush();
 }
 
 void RdmaConnections::go_on(std::uint64_t id) {

@@ -54,7 +54,8 @@ class RdmaConnections {
   void run();
   /// No new connections, in either direction.
   void drain();
-  /// Ends those there are: nothing of theirs lands anywhere afterwards. Workers may still run.
+  /// Ends those there are: nothing of theirs lands anywhere afterwards. Workers still run, and are
+  /// to be stopped next.
   void stop();
 
   /// A target's worker can be reached at `where`, and one of ours would like to.
@@ -138,6 +139,7 @@ class RdmaConnections {
   void fail(std::uint64_t id, const std::string& why);
   void dial_failed(std::size_t which, std::string why);
   void end_queue_pair(Connection& connection);
+  static std::uint32_t worker_of(const Connection& connection);
   void take_ends();
 
   const RdmaOptions options_;

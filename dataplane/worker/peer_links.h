@@ -72,7 +72,7 @@ class PeerLinks {
   GatewayLink* link_for(std::uint32_t volume, kelp_path path, Ticks now) noexcept;
 
   /// It let a request wait for too long: it is asked nothing more until something is heard of it,
-  /// and fenced if nothing is within kFenceAfterUs.
+  /// and fenced if nothing is for some time.
   void suspect(const GatewayLink& link, Ticks now) noexcept;
   void heard(const GatewayLink& link) noexcept;
 
@@ -89,7 +89,9 @@ class PeerLinks {
   void sweep(Ticks now, Ended&& ended) {
     std::erase_if(gateways_, [&](const Gateway& each) {
       show_in_flight(*each.link);
-      const bool silent = each.suspected != 0 && now - each.suspected > fence_after_;
+      const Ticks patience =
+          each.link->path() == KELP_PATH_VERBS ? fence_verbs_after_ : fence_after_;
+      const bool silent = each.suspected != 0 && now - each.suspected > patience;
       if (silent || (each.link->ending() && each.link->in_flight() == 0)) each.link->fence();
       if (!each.link->fenced()) return false;
       const kelp_path path = each.link->path();
@@ -151,9 +153,12 @@ class PeerLinks {
   }
 
   static constexpr std::uint64_t kFenceAfterUs = 1'000'000;
+  /// By RDMA the buffers of what was asked cannot be had back otherwise, for another path.
+  static constexpr std::uint64_t kFenceVerbsAfterUs = 250'000;
 
   bool closed_ = false;
   const Ticks fence_after_ = TickRate::instance().from_us(kFenceAfterUs);
+  const Ticks fence_verbs_after_ = TickRate::instance().from_us(kFenceVerbsAfterUs);
   std::unique_ptr<TcpTransport> tcp_;  // made with the first link of its kind
   std::unique_ptr<VerbsTransport> verbs_;
   std::vector<Gateway> gateways_;

@@ -11,8 +11,8 @@ namespace {
 
 /// A route is believed for so long; then the next read by the remote lane tells again.
 constexpr std::uint64_t kRouteUs = 60'000'000;
-/// A peer has half of the time a request has left, but no more than that: then the next path is
-/// tried.
+/// A peer has half of the time a request has left, by RDMA a third, for there are two more ways;
+/// but no more than this. Then the next path is tried.
 constexpr std::uint64_t kMostPatienceUs = 1'000'000;
 
 bool is_final(kelp_status status) noexcept {
@@ -86,7 +86,8 @@ LinkRead Worker::wanted_of_peer(const Op& op, Ticks now) const noexcept {
 
 /// With its peer, from now on.
 void Worker::be_patient(Op& op, Ticks now) const noexcept {
-  op.peer_deadline = now + std::min((op.deadline - now) / 2, rate_.from_us(kMostPatienceUs));
+  const Ticks ways = op.peer_path == KELP_PATH_VERBS ? 3 : 2;
+  op.peer_deadline = now + std::min((op.deadline - now) / ways, rate_.from_us(kMostPatienceUs));
 }
 
 /// The op is in no list. Each way to its peer is tried once, the fastest first. False: nothing has

@@ -51,11 +51,12 @@ class View:
     local: frozenset[str]
     servers: bool = False
     peer: frozenset[str] = frozenset()
+    peer_path: str = "tcp"
 
     def path(self, row: Row) -> str:
         if row.get("is_ec") or row.get("chunk_manifest"):
             return "http"
-        return "local" if row["set"] in self.local else "tcp" if row["set"] in self.peer else "http"
+        return "local" if row["set"] in self.local else self.peer_path if row["set"] in self.peer else "http"
 
 
 ONE_FOLDER = View("", frozenset(SETS))
@@ -245,7 +246,9 @@ def widen(folder: Path) -> None:
         about.write_text(re.sub(r'("bytesOffset": *)4', r"\g<1>5", about.read_text()))
 
 
-def check_rows(kelpd: daemon.Daemon, programs: Path, rows: list[Row], view: View, check: Check) -> None:
+def check_rows(kelpd: daemon.Daemon, programs: Path, rows: list[Row], view: View, check: Check, *,
+               kelpctl: bool = True) -> None:
+    """Through the C ABI, and with a kelpctl for each read."""
     def kelpctl_read(fid: str, offset: int | None = None, length: int | None = None) -> Answer:
         options = [] if offset is None else ["--offset", str(offset), "--size", str(length)]
         code, body = kelpd.read(fid, *options)
@@ -256,7 +259,8 @@ def check_rows(kelpd: daemon.Daemon, programs: Path, rows: list[Row], view: View
     try:
         for row in rows:
             check.counts["rows"] += 1
-            check.row(row, view, f"kelpctl{way}", kelpctl_read)
+            if kelpctl:
+                check.row(row, view, f"kelpctl{way}", kelpctl_read)
             check.row(row, view, f"C ABI{way}", abi.read)
     finally:
         code = abi.close()

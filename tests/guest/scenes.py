@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-from kelplab import daemon, process  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+from kelplab import daemon, process, weed  # noqa: E402
 
 ADDRESS = "::ffff:10.9.0.1"
 
@@ -63,24 +64,63 @@ class Scenes:
         return json.loads(kelpd.kelpctl("--json", "devices").stdout)["devices"]
 
 
+def verbs(args: argparse.Namespace, home: Path, say: process.Progress) -> tuple[list[str], dict[str, Any]]:
+    import verbs_scenes
+    broken: list[str] = []
+    wanted = args.scene or VERBS
+    if "rows" in wanted:
+        for number, name in enumerate(("v4b", "v5b")):
+            say(f"rows of {name}")
+            rows_home = home / f"rows{number}"
+            rows_home.mkdir()
+            broken += verbs_scenes.rows(args.programs, args.weed, rows_home, ROOT / "tests" / "fixtures" / name, [])
+    with weed.Cluster(args.weed, home) as cluster:
+        cluster.grow(1)
+        scenes = verbs_scenes.VerbsScenes(args.programs, home, cluster, late=1000 if args.full else 250,
+                                          requests=100_000 if args.full else 10_000, reconnects=200 if args.full else 40)
+        for name in wanted:
+            if name == "rows":
+                continue
+            say(name)
+            try:
+                getattr(scenes, name)()
+            except process.LabError as error:
+                scenes.broken.append(f"{name}: {error}")
+    return broken + scenes.broken, scenes.figures
+
+
+VERBS = ("rows", "options", "killed", "programs_die", "late", "strangers", "growth", "as_somebody_else")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--programs", type=Path, required=True, help="directory of kelpd and kelpctl")
+    parser.add_argument("--programs", type=Path, required=True, help="directory of kelpd, kelpctl and the test programs")
+    parser.add_argument("--weed", type=Path, required=True, help="the program")
+    parser.add_argument("--full", action="store_true", help="100,000 requests, 1,000 late answers, 200 connections")
+    parser.add_argument("--scene", choices=VERBS, action="append", help="only this one of the verbs scenes; repeatable")
     args = parser.parse_args()
     process.exit_on_signals()
     say = process.Progress()
+    broken: list[str] = []
+    figures: dict[str, Any] = {}
     with process.scratch_dir("kelp-guest-") as home:
-        scenes = Scenes(args.programs, home)
         try:
-            for scene in (scenes.devices, scenes.hidden_devices):
-                say(scene.__name__)
-                scene()
+            if not args.scene:
+                scenes = Scenes(args.programs, home)
+                for scene in (scenes.devices, scenes.hidden_devices):
+                    say(scene.__name__)
+                    scene()
+                broken += scenes.broken
+            more, figures = verbs(args, home, say)
+            broken += more
         except process.LabError as error:
-            scenes.broken.append(str(error))
-    for one in scenes.broken:
+            broken.append(str(error))
+    say("done")
+    print(json.dumps(figures, indent=1))
+    for one in broken:
         print(f"BROKEN: {one}")
-    print("broken" if scenes.broken else "all promises held")
-    return 1 if scenes.broken else 0
+    print("broken" if broken else "all promises held")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

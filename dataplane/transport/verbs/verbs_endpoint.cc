@@ -21,9 +21,8 @@ constexpr std::uint32_t kTargetFrameBytes = wire::kMostFrameBytes;
 constexpr std::uint32_t kWantedInlineBytes = 128;
 /// Sends of which one is signalled, at least.
 constexpr std::uint64_t kSignalEvery = 16;
-/// A doorbell for so many sends is worth waiting for, but not for longer than this.
+/// A doorbell for so many sends is worth waiting for.
 constexpr std::uint32_t kWorthADoorbell = 8;
-constexpr std::uint64_t kMostHeldUs = 50;
 
 /// Each request is answered once; the rest are Drain and Pong. A target hears requests and their
 /// cancellations.
@@ -159,16 +158,20 @@ bool VerbsEndpoint::post_write(const Write& write) noexcept {
   return true;
 }
 
-bool VerbsEndpoint::flush(bool more_is_coming) noexcept {
-  if (broken() || queued_ == flushed_) return false;
-  if (more_is_coming && queued() < kWorthADoorbell) {
-    const Ticks now = ticks_now();
-    if (held_since_ == 0) held_since_ = now;
-    if (now - held_since_ < TickRate::instance().from_us(kMostHeldUs)) return true;
-  }
+void VerbsEndpoint::flush() noexcept {
   held_since_ = 0;
   while (post_batch()) {
   }
+}
+
+bool VerbsEndpoint::flush_worthwhile(const HoldLimit& limit) noexcept {
+  if (broken() || queued_ == flushed_) return false;
+  if (queued() < kWorthADoorbell) {
+    const Ticks now = ticks_now();
+    if (held_since_ == 0) held_since_ = now;
+    if (now - held_since_ < limit.ticks()) return true;
+  }
+  flush();
   return false;
 }
 

@@ -21,6 +21,7 @@
 #include <vector>
 
 #include "dataplane/memory/arena.h"
+#include "dataplane/transport/verbs/hold_limit.h"
 #include "dataplane/transport/verbs/rdma_domain.h"
 #include "dataplane/transport/verbs/verbs_counters.h"
 #include "dataplane/transport/zeroed_pages.h"
@@ -91,9 +92,11 @@ class VerbsEndpoint {
     std::uint32_t value = 0;
   };
   bool post_write(const Write& write) noexcept;
-  /// Posts what is queued, all of it as far as there is room. While `more_is_coming` it is held
-  /// back for a moment until it is worth a doorbell. True: something is held back.
-  bool flush(bool more_is_coming) noexcept;
+  /// Posts what is queued, all of it as far as there is room.
+  void flush() noexcept;
+  /// The same, once it is worth a doorbell, or has waited for that as long as it may: more is
+  /// coming. True: something is held back.
+  bool flush_worthwhile(const HoldLimit& limit) noexcept;
   /// Takes what has completed; how much that was.
   unsigned poll(User& user) noexcept;
 

@@ -36,7 +36,7 @@ std::optional<std::uint16_t> VerbsGatewayLink::ask(std::uint32_t owner, const Li
   request.remote_address = reinterpret_cast<std::uint64_t>(read.buffer.data());
   std::array<std::byte, wire::kMostFrameBytes> room;
   endpoint_->post_frame(wire::write_request(request, read.token, room));
-  requests_[taken->slot] = {request.length_bytes, taken->generation};
+  requests_[taken->slot] = {request.length_bytes, taken->generation, ticks_now()};
   return taken->slot;
 }
 
@@ -52,7 +52,11 @@ bool VerbsGatewayLink::let_go(std::uint16_t slot) {
 
 bool VerbsGatewayLink::flush() {
   constexpr std::uint32_t kManyUnderWay = 8;
-  return endpoint_->flush(slots_.in_flight() >= endpoint_->queued() + kManyUnderWay);
+  if (slots_.in_flight() >= endpoint_->queued() + kManyUnderWay) {
+    return endpoint_->flush_worthwhile(hold_limit_);
+  }
+  endpoint_->flush();
+  return false;
 }
 
 unsigned VerbsGatewayLink::poll() noexcept {
@@ -106,6 +110,7 @@ bool VerbsGatewayLink::take_answer(const wire::Answer& answer) {
   if (judged.verdict == Verdict::kBroken) return false;
   if (answer.bytes > requests_[answer.slot].length_bytes) return false;
   slots_.release(answer.slot);
+  hold_limit_.ended(requests_[answer.slot].asked);
   if (judged.verdict == Verdict::kCurrent) {
     // The adapter has checked what it received.
     user_.answered(judged.owner, answer, true);

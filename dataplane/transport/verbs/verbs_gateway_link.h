@@ -35,6 +35,7 @@ class VerbsGatewayLink final : public GatewayLink, private VerbsEndpoint::User {
   struct Request {
     std::uint32_t length_bytes = 0;
     std::uint8_t generation = 0;
+    Ticks asked = 0;
   };
 
   bool arrived(const VerbsEndpoint::Arrival& arrival) override;
@@ -46,6 +47,7 @@ class VerbsGatewayLink final : public GatewayLink, private VerbsEndpoint::User {
   wire::GatewaySlots slots_;
   std::vector<Request> requests_;  // by slot
   const std::uint32_t max_slice_bytes_;
+  HoldLimit hold_limit_;
   bool draining_ = false;
   bool told_ = false;
 };

@@ -58,7 +58,7 @@ bool VerbsTargetLink::begin(std::span<const std::byte> frame) {
   if (!read || !slots_.begin(read->request.slot, read->request.generation)) return false;
   const wire::Request& asked = read->request;
   Request& request = requests_[asked.slot];
-  request = {asked.generation, asked.rkey, asked.remote_address, {}};
+  request = {asked.generation, asked.rkey, asked.remote_address, {}, ticks_now()};
   const auto room = arena_->blocks.take(asked.length_bytes);
   if (!room) {
     // The arena is lent out to the last block: the gateway has other ways.
@@ -79,6 +79,7 @@ void VerbsTargetLink::answer(wire::Answer answer, const AnswerBytes& bytes) {
   answer.generation = request.generation;
   if (answer.status != KELP_OK) answer.bytes = 0;
   slots_.end(answer.slot);
+  hold_limit_.ended(request.heard);
   if (answer.bytes == 0 || endpoint_->broken()) {
     if (!room.empty()) arena_->blocks.give_back(room.data());
     return post_answer(answer);
@@ -106,7 +107,9 @@ void VerbsTargetLink::post_answer(wire::Answer answer) {
 
 bool VerbsTargetLink::flush() {
   constexpr std::uint16_t kManyUnderWay = 8;
-  return endpoint_->flush(slots_.in_flight() >= kManyUnderWay);
+  if (slots_.in_flight() >= kManyUnderWay) return endpoint_->flush_worthwhile(hold_limit_);
+  endpoint_->flush();
+  return false;
 }
 
 void VerbsTargetLink::drain() {

@@ -37,6 +37,7 @@ class VerbsTargetLink final : public TargetLink, private VerbsEndpoint::User {
     std::uint32_t remote_key = 0;
     std::uint64_t remote_address = 0;
     std::span<std::byte> room;
+    Ticks heard = 0;
   };
 
   bool arrived(const VerbsEndpoint::Arrival& arrival) override;
@@ -50,6 +51,7 @@ class VerbsTargetLink final : public TargetLink, private VerbsEndpoint::User {
   std::vector<Request> requests_;  // by slot
   const std::uint16_t credits_;
   const std::uint32_t max_slice_bytes_;
+  HoldLimit hold_limit_;
 };
 
 }  // namespace kelp
