@@ -186,6 +186,7 @@ Result<RdmaOptions> rdma_options(const Config& config) {
   options.dials = from.use;
   options.arena_bytes = from.arena_bytes;
   options.domain_per_peer = from.pd_per_peer;
+  options.mlx5 = from.mlx5 == Mlx5::kAuto;
   options.retries = static_cast<std::uint8_t>(from.retries);
   options.ack_timeout = static_cast<std::uint8_t>(from.ack_timeout);
   options.traffic_class = static_cast<std::uint8_t>(from.traffic_class);

@@ -25,7 +25,8 @@ ReportJson port_json(const RdmaPort& port) {
           {"mtu_bytes", port.mtu_bytes},
           {"max_mtu_bytes", port.max_mtu_bytes},
           {"max_message_bytes", port.max_message_bytes},
-          {"gids", gids_json(port.gids)}};
+          {"gids", gids_json(port.gids)},
+          {"counters", port.counters}};
 }
 
 ReportJson device_json(const RdmaDevice& device) {

@@ -11,7 +11,7 @@ namespace kelp {
 ///   {"version", "flags"}, "limits": {"region_bytes", "queue_pairs", "queue_entries",
 ///   "completions", "segments"}, "ports": [{"number", "usable", "obstacle", "state", "link_layer",
 ///   "mtu_bytes", "max_mtu_bytes", "max_message_bytes", "gids": [{"index", "address", "type",
-///   "interface"}]}]}], "error", "usable": how many ports}
+///   "interface"}], "counters": {NAME: n}}]}], "error", "usable": how many ports}
 std::string devices_json(const RdmaDevices& found);
 
 }  // namespace kelp

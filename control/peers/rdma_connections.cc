@@ -543,6 +543,7 @@ Result<void> RdmaConnections::make_endpoint(Connection& connection, std::uint16_
   options.role =
       connection.is_gateway() ? VerbsEndpoint::Role::kGateway : VerbsEndpoint::Role::kTarget;
   options.slots = slots;
+  options.mlx5 = options_.mlx5;
   options.end_bell = end_bell_.get();
   auto endpoint = VerbsEndpoint::create(id, *domain, options);
   if (!endpoint) return tl::unexpected(endpoint.error());

@@ -34,6 +34,7 @@ struct RdmaOptions {
   std::optional<SocketAddress> source;  ///< our end of those; none: the route's choice
   bool domain_per_peer = false;         ///< a target reaches no memory by the keys of another one
   std::size_t arena_bytes = 64 << 20;   ///< of each worker of a target
+  bool mlx5 = true;                     ///< see VerbsEndpoint
   std::uint8_t retries = 6;             ///< 7 would be for ever
   std::uint8_t ack_timeout = 17;        ///< 4.096 us times 2 to this power
   std::uint8_t traffic_class = 0;

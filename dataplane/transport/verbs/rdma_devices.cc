@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <system_error>
 
@@ -86,6 +87,18 @@ std::string obstacle_of(const RdmaPort& port, bool active) {
   return routed ? "" : "it has no address by RoCE v2";
 }
 
+std::map<std::string, std::uint64_t> counters_of(const std::string& device, std::uint32_t port) {
+  std::map<std::string, std::uint64_t> counters;
+  std::error_code none;
+  const std::filesystem::path all =
+      "/sys/class/infiniband/" + device + "/ports/" + std::to_string(port) + "/hw_counters";
+  for (const auto& entry : std::filesystem::directory_iterator(all, none)) {
+    std::uint64_t value = 0;
+    if (std::ifstream(entry.path()) >> value) counters[entry.path().filename()] = value;
+  }
+  return counters;
+}
+
 RdmaPort port_of(ibv_context* context, std::uint8_t number) {
   RdmaPort port;
   port.number = number;
@@ -100,6 +113,7 @@ RdmaPort port_of(ibv_context* context, std::uint8_t number) {
   port.max_mtu_bytes = bytes_of(attributes.max_mtu);
   port.max_message_bytes = attributes.max_msg_sz;
   port.gids = gids_of(context, number);
+  port.counters = counters_of(::ibv_get_device_name(context->device), number);
   port.obstacle = obstacle_of(port, attributes.state == IBV_PORT_ACTIVE);
   return port;
 }

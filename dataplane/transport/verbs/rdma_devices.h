@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -27,6 +28,8 @@ struct RdmaPort {
   std::uint64_t max_message_bytes = 0;
   std::vector<RdmaGid> gids;
   std::string obstacle;  ///< why it is of no use; empty: it is of use
+  /// Of the driver, since the device is there: retransmissions, RNR and what else it counts.
+  std::map<std::string, std::uint64_t> counters = {};
 };
 
 /// What a ConnectX says of itself, by mlx5dv.

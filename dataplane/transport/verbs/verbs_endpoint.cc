@@ -10,6 +10,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "dataplane/transport/verbs/mlx5.h"
+
 namespace kelp {
 namespace {
 
@@ -60,14 +62,14 @@ Result<std::shared_ptr<VerbsEndpoint>> VerbsEndpoint::create(rdma_cm_id* id,
                                                              std::shared_ptr<RdmaDomain> domain,
                                                              const Options& options) {
   std::shared_ptr<VerbsEndpoint> made(new VerbsEndpoint(std::move(domain), options));
-  if (auto done = made->set_up(id); !done) {
+  if (auto done = made->set_up(id, options); !done) {
     if (id->qp != nullptr) ::rdma_destroy_qp(id);
     return tl::unexpected(done.error());
   }
   return made;
 }
 
-Result<void> VerbsEndpoint::set_up(rdma_cm_id* id) {
+Result<void> VerbsEndpoint::set_up(rdma_cm_id* id, const Options& options) {
   auto region = RegisteredMemory::create(domain_, memory_.bytes(), Reach::kLocal);
   if (!region) return tl::unexpected(region.error());
   region_ = std::move(*region);
@@ -77,7 +79,7 @@ Result<void> VerbsEndpoint::set_up(rdma_cm_id* id) {
   completions_.reset(::ibv_create_cq(domain_->device, static_cast<int>(sends_ + receives_), nullptr,
                                      channel_.get(), 0));
   if (completions_ == nullptr) return system_error("cannot make a completion queue");
-  if (auto made = make_queue_pair(id); !made) return made;
+  if (auto made = make_queue_pair(id, options.mlx5); !made) return made;
   std::vector<std::uint32_t> all(receives_);
   std::iota(all.begin(), all.end(), 0U);
   if (!post_receives(all)) return plain_error("cannot post receives");
@@ -85,7 +87,7 @@ Result<void> VerbsEndpoint::set_up(rdma_cm_id* id) {
   return {};
 }
 
-Result<void> VerbsEndpoint::make_queue_pair(rdma_cm_id* id) {
+Result<void> VerbsEndpoint::make_queue_pair(rdma_cm_id* id, bool mlx5) {
   ibv_qp_init_attr wanted{};
   wanted.send_cq = wanted.recv_cq = completions_.get();
   wanted.qp_type = IBV_QPT_RC;
@@ -93,7 +95,8 @@ Result<void> VerbsEndpoint::make_queue_pair(rdma_cm_id* id) {
   wanted.cap.max_recv_wr = receives_;
   wanted.cap.max_send_sge = wanted.cap.max_recv_sge = 1;
   wanted.cap.max_inline_data = kWantedInlineBytes;
-  if (::rdma_create_qp(id, domain_->pd, &wanted) != 0) {
+  const bool made = mlx5 && create_mlx5_queue_pair(id, domain_->pd, wanted);
+  if (!made && ::rdma_create_qp(id, domain_->pd, &wanted) != 0) {
     // A device may have less than that for inline data.
     wanted.cap.max_inline_data = 0;
     if (::rdma_create_qp(id, domain_->pd, &wanted) != 0) {

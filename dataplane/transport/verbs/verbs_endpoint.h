@@ -63,6 +63,7 @@ class VerbsEndpoint {
   struct Options {
     Role role = Role::kTarget;
     std::uint16_t slots = 1;
+    bool mlx5 = true;   ///< the ways of a ConnectX, where it is one
     int end_bell = -1;  ///< an eventfd that ask_end() rings, and that outlives it; -1: none
   };
   /// On `id`, which knows its device. Receives are posted.
@@ -140,8 +141,8 @@ class VerbsEndpoint {
   static constexpr std::uint64_t kSend = std::uint64_t{1} << 63;  // of wr_id
 
   VerbsEndpoint(std::shared_ptr<RdmaDomain> domain, const Options& options);
-  Result<void> set_up(rdma_cm_id* id);
-  Result<void> make_queue_pair(rdma_cm_id* id);
+  Result<void> set_up(rdma_cm_id* id, const Options& options);
+  Result<void> make_queue_pair(rdma_cm_id* id, bool mlx5);
   bool post_receives(std::span<const std::uint32_t> which) noexcept;
   std::byte* frame_at(std::uint64_t sequence) noexcept {
     return frames_.data() + (sequence % outgoing_.size()) * wire::kMostFrameBytes;
