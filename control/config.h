@@ -125,6 +125,16 @@ struct PeerConfig {
   std::uint32_t hedge_after_ms = 0;    ///< a second way is tried then; 0: never; 0..60000
 };
 
+/// Which answers of the sidecar carry the mark that makes a mount use them.
+enum class MountMark : std::uint8_t { kDataplane, kRdma, kAny };
+
+/// [sidecar]: the HTTP API of the old RDMA sidecar.
+struct SidecarConfig {
+  std::vector<std::string> listen;  ///< "host:port"; empty: it is off
+  MountMark mount_accepts = MountMark::kDataplane;
+  std::uint32_t max_connections = 16384;  ///< 1..1000000
+};
+
 /// One effective item, for /config: where its value comes from.
 struct ConfigOrigin {
   std::string key;     ///< "worker.spin_us", "target.directory[0].path"
@@ -142,6 +152,7 @@ struct Config {
   TargetConfig target;
   GatewayConfig gateway;
   PeerConfig peer;
+  SidecarConfig sidecar;
   std::string file;                   ///< the file that was read; empty: none
   std::vector<ConfigOrigin> origins;  ///< every key, in the order of the sample file
 };

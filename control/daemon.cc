@@ -40,6 +40,7 @@ Daemon::Daemon(Config config, CommandLine flags)
 
 Daemon::~Daemon() {
   // Threads end before anything they touch goes.
+  sidecar_.reset();
   for (auto& worker : workers_) worker->stop();
   gateway_.reset();
   attach_.reset();
@@ -55,6 +56,7 @@ Result<void> Daemon::set_up() {
   raise_descriptor_limit();
   if (auto read = read_gateway_options(); !read) return read;
   if (auto opened = open_peers(); !opened) return opened;
+  if (auto opened = open_sidecar(); !opened) return opened;
   const auto identity = find_identity(config_.daemon.user, config_.daemon.group);
   if (!identity) return tl::unexpected(identity.error());
   FileOwner owner;
@@ -84,7 +86,8 @@ Result<void> Daemon::set_up() {
                                std::pair{http_->epoll_fd(), kHttp}}) {
     if (auto watched = watch(fd, id); !watched) return watched;
   }
-  return attach_->start(kAttach);
+  if (auto started = attach_->start(kAttach); !started) return started;
+  return start_sidecar();
 }
 
 Result<void> Daemon::open_descriptors(FileOwner owner) {
