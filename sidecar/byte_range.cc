@@ -34,11 +34,10 @@ ByteRange parse_byte_range(std::string_view header, std::uint64_t total) noexcep
     return {ByteRange::Kind::kPart, total - std::min(*suffix, total), total};
   }
   const std::optional<std::uint64_t> begin = parse_decimal(first);
-  if (!begin || *begin > total) return kUnsatisfiable;
+  if (!begin || *begin >= total) return kUnsatisfiable;
   if (last.empty()) return {ByteRange::Kind::kPart, *begin, total};
   const std::optional<std::uint64_t> end = parse_decimal(last);
   if (!end || *end < *begin) return kUnsatisfiable;
-  // A range that begins at the end is empty, and answered.
   return {ByteRange::Kind::kPart, *begin, *end >= total ? total : *end + 1};
 }
 

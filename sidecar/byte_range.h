@@ -18,7 +18,8 @@ struct ByteRange {
 };
 
 /// `header` is the value of Range, "" where there is none; `total` the bytes it is a range of.
-/// Source: SeaweedFS weed/server/common.go, parseRange. A server there answers several ranges as
+/// Source: SeaweedFS 4.48 weed/server/common.go, parseRange (4.44 answers a range that begins right
+/// at the end with 206 and nothing). A server there answers several ranges as
 /// multipart/byteranges; this one ignores them, as RFC 9110 14.2 allows.
 ByteRange parse_byte_range(std::string_view header, std::uint64_t total) noexcept;
 

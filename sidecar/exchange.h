@@ -22,6 +22,7 @@ struct Piece {
   std::uint32_t sent = 0;
   bool reading = false;
   bool ready = false;
+  bool last = false;  ///< of several
 };
 
 /// Aligned, so that the low bits of its address are free for a ring tag.

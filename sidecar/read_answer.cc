@@ -514,18 +514,19 @@ void Reads::read_ahead(Exchange& exchange) {
   ahead.reading = true;
   add(exchange, which == 0 ? Op::kRead0 : Op::kRead1, exchange.next_read, bytes);
   exchange.next_read += bytes;
+  ahead.last = exchange.next_read == exchange.end;
   if (!now.ready && !now.reading) exchange.sending = which;
 }
 
 void Reads::piece_read(Exchange& exchange, std::uint32_t which, const kelp_completion& done) {
   Piece& piece = exchange.pieces[which];
-  piece.reading = false;
   if (status_of(done) != KELP_OK || done.bytes != piece.bytes ||
       done.total != exchange.about.total) {
     exchange.broken = true;
     return;
   }
-  if (exchange.next_read < exchange.end) {
+  if (!piece.last) {
+    piece.reading = false;
     piece.ready = true;
     return;
   }
@@ -539,6 +540,7 @@ void Reads::checked(Exchange& exchange, const kelp_completion& done) {
   kelp_stat now{};
   if (status_of(done) == KELP_OK) std::memcpy(&now, piece.slab->stat(), sizeof now);
   exchange.broken = status_of(done) != KELP_OK || !same_needle(now, exchange.about);
+  piece.reading = false;
   piece.ready = !exchange.broken;
 }
 

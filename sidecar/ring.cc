@@ -5,8 +5,6 @@ namespace {
 
 constexpr std::uint32_t kRingEntries = 512;
 constexpr std::uint32_t kMostDescriptors = 128;
-/// How long reap() polls before it sleeps; longer than a read of the page cache takes.
-constexpr std::uint32_t kSpinUs = 20;
 
 }  // namespace
 
@@ -14,7 +12,7 @@ bool Ring::attach() {
   kelp_options options = KELP_OPTIONS_INIT;
   options.data_bytes = Buffers::total_bytes();
   options.ring_entries = kRingEntries;
-  options.spin_us = kSpinUs;
+  options.spin_us = 0;
   options.run_dir = run_dir_.c_str();
   options.name = "sidecar";
   if (kelp_connect(&options, &connection_) != KELP_OK ||
@@ -48,9 +46,9 @@ bool Ring::submit() {
   return status == KELP_OK || status == KELP_RING_FULL;
 }
 
-bool Ring::reap(std::span<kelp_completion> out, std::uint64_t timeout_us, std::uint32_t& count) {
+bool Ring::reap(std::span<kelp_completion> out, std::uint32_t& count) {
   const kelp_status status =
-      kelp_reap(channel_, out.data(), static_cast<std::uint32_t>(out.size()), timeout_us, &count);
+      kelp_reap(channel_, out.data(), static_cast<std::uint32_t>(out.size()), 0, &count);
   in_flight_ -= count;
   return status == KELP_OK;
 }

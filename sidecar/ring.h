@@ -42,8 +42,8 @@ class Ring {
   /// False: the daemon takes no requests any more. What was not taken is forgotten: detach().
   bool submit();
 
-  /// What has completed; waits for at most `timeout_us`. False: the daemon is gone.
-  bool reap(std::span<kelp_completion> out, std::uint64_t timeout_us, std::uint32_t& count);
+  /// What has completed by now. False: the daemon is gone.
+  bool reap(std::span<kelp_completion> out, std::uint32_t& count);
   std::uint32_t in_flight() const noexcept { return in_flight_; }
   /// Some of what was added found no place yet; submit() again.
   bool behind() const noexcept { return !batch_.empty(); }

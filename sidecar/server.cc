@@ -11,9 +11,6 @@
 namespace kelp::sidecar {
 namespace {
 
-/// How long completions are waited for before the loop goes to sleep: about what a read from the
-/// page cache takes, so that at depth 1 neither side sleeps.
-constexpr std::uint64_t kSpinUs = 20;
 /// Batches of completions that are taken before the sockets are looked at again.
 constexpr int kMostBatches = 4;
 constexpr std::chrono::milliseconds kLookEvery{250};
@@ -140,7 +137,8 @@ void Server::take_completions() {
     if (!ring_.submit()) return lose_ring();
     if (ring_.in_flight() == 0) return;
     std::uint32_t count = 0;
-    if (!ring_.reap(done, batch == 0 ? kSpinUs : 0, count)) return lose_ring();
+    // Never spins: while it sleeps the worker has a CPU, and so has whoever asks.
+    if (!ring_.reap(done, count)) return lose_ring();
     if (count == 0) return;
     for (std::uint32_t i = 0; i < count; ++i) {
       Exchange& exchange = reads_.completed(done[i]);
