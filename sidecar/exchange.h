@@ -44,7 +44,6 @@ struct alignas(16) Exchange {
   bool http_1_0 = false;
   bool keep_alive = true;
   bool json = false;
-  bool sliced = false;
   kelp_fid fid{};
   std::uint64_t offset = 0;
   std::uint64_t size = 0;  ///< 0: to the end

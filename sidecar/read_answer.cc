@@ -145,7 +145,8 @@ void Reads::give_up(Exchange& exchange) {
 }
 
 bool Reads::make_room(Piece& piece, std::uint32_t bytes) {
-  if (piece.slab != nullptr && piece.slab->bytes >= bytes) return true;
+  // A read that timed out may still write into a slab: the ring would refuse another one there.
+  if (piece.slab != nullptr && piece.slab->bytes >= bytes && !piece.slab->held) return true;
   Slab* const slab = ring_.buffers()->take(bytes);
   if (slab == nullptr) return false;
   if (piece.slab != nullptr) {

@@ -52,8 +52,7 @@ std::optional<FileId> needle_of(const Query& query, std::string& problem) {
 }
 
 /// 0 where it is missing. False: it is there and not a number.
-bool extent(const Query& query, std::string_view name, ReadParams& params, std::uint64_t& value,
-            std::string& problem) {
+bool extent(const Query& query, std::string_view name, std::uint64_t& value, std::string& problem) {
   const std::optional<std::string_view> text = query.find(name);
   if (!text) return true;
   const std::optional<std::uint64_t> given = parse_decimal(*text);
@@ -62,7 +61,6 @@ bool extent(const Query& query, std::string_view name, ReadParams& params, std::
     return false;
   }
   value = *given;
-  params.sliced = true;
   return true;
 }
 
@@ -86,8 +84,8 @@ std::optional<ReadParams> parse_read_params(const Query& query, std::string& pro
   const std::optional<FileId> fid = needle_of(query, problem);
   if (!fid) return std::nullopt;
   params.fid = *fid;
-  if (!extent(query, "offset", params, params.offset, problem) ||
-      !extent(query, "size", params, params.size, problem)) {
+  if (!extent(query, "offset", params.offset, problem) ||
+      !extent(query, "size", params.size, problem)) {
     return std::nullopt;
   }
   if (params.size > UINT64_MAX - params.offset) {

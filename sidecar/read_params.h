@@ -15,7 +15,6 @@ struct ReadParams {
   FileId fid{};
   std::uint64_t offset = 0;
   std::uint64_t size = 0;  ///< 0: to the end
-  bool sliced = false;     ///< offset or size is given: Range counts from there
   bool json = false;       ///< format=json: about the bytes, in place of them
   /// Views into the query. "host:port"; empty: none, or nothing that is one.
   std::string_view volume_server;

@@ -1,6 +1,7 @@
 #include "sidecar/server.h"
 
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -37,6 +38,7 @@ Result<std::unique_ptr<Server>> Server::create(Options options) {
 }
 
 Result<void> Server::set_up() {
+  leave_descriptors();
   epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
   stop_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!epoll_ || !stop_) return system_error("cannot create the sidecar's epoll set");
@@ -52,6 +54,15 @@ Result<void> Server::set_up() {
   }
   if (!watched) return system_error("cannot watch the sidecar's listeners");
   return {};
+}
+
+/// Volumes and programs of this process need some, too.
+void Server::leave_descriptors() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+  const auto most = std::max<rlim_t>(limit.rlim_cur / 4 * 3, 1);
+  options_.max_connections =
+      static_cast<std::uint32_t>(std::min<rlim_t>(options_.max_connections, most));
 }
 
 void Server::stop() noexcept {

@@ -43,6 +43,7 @@ class Server {
  private:
   explicit Server(Options options);
   Result<void> set_up();
+  void leave_descriptors();
 
   void attach_ring();
   void lose_ring();
@@ -68,6 +69,7 @@ class Server {
   void pump(Connection& connection);
   bool next_request(Connection& connection);
   bool take_head(Connection& connection, std::span<char> bytes, std::size_t& used);
+  bool drop_input(Connection& connection, std::size_t bytes);
   void drain(Connection& connection);
   void begin(Connection& connection, std::span<char> head);
   void refuse(Connection& connection, int status, std::string_view sentence);
@@ -83,7 +85,8 @@ class Server {
   void finish(Connection& connection);
   Condition condition() const;
 
-  static constexpr std::size_t kReceiveBytes = 64 * 1024;
+  /// Also what a connection may keep of requests to come while one is answered.
+  static constexpr std::size_t kReceiveBytes = 16 * 1024;
 
   Options options_;
   UniqueFd epoll_;

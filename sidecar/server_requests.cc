@@ -69,12 +69,7 @@ void Server::finish(Connection& connection) {
 bool Server::next_request(Connection& connection) {
   std::size_t used = 0;
   if (!connection.input.empty()) {
-    if (take_head(connection, connection.input, used)) {
-      connection.input.erase(0, used);
-      connection.searched = 0;
-      if (connection.input.empty()) connection.input = std::string();  // it may have been large
-      return true;
-    }
+    if (take_head(connection, connection.input, used)) return drop_input(connection, used);
     connection.searched = connection.input.size();
   }
   while (connection.readable) {
@@ -100,14 +95,18 @@ bool Server::next_request(Connection& connection) {
       continue;
     }
     connection.input.append(received_.get(), bytes);
-    if (take_head(connection, connection.input, used)) {
-      connection.input.erase(0, used);
-      connection.searched = 0;
-      return true;
-    }
+    if (take_head(connection, connection.input, used)) return drop_input(connection, used);
     connection.searched = connection.input.size();
   }
   return false;
+}
+
+/// The first bytes of it are an exchange now. Nothing is kept of it where nothing is left.
+bool Server::drop_input(Connection& connection, std::size_t bytes) {
+  connection.input.erase(0, bytes);
+  if (connection.input.empty()) connection.input = std::string();
+  connection.searched = 0;
+  return true;
 }
 
 /// True: an exchange was made of the first `used` bytes.
