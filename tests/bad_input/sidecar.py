@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import http.client
 import json
@@ -82,6 +83,11 @@ class Target:
             took.append((time.perf_counter() - began) * 1e3)
         talk.close()
         return statistics.quantiles(took, n=100)[98]
+
+
+def least_p99_ms(one: Target) -> float:
+    """The least of three: other work on this machine makes it larger, never smaller."""
+    return min(one.p99_ms() for _ in range(3))
 
 
 def answers(talk: socket.socket) -> Iterator[tuple[int, dict[str, str], bytes]]:
@@ -209,7 +215,7 @@ def files_that_are_not_ours_are_not_cleaned_up(scene: Scene) -> None:
 @promise("sidecar")
 def those_that_never_finish_a_request_are_closed_and_others_are_served(scene: Scene) -> None:
     with target(scene) as one:
-        solo = one.p99_ms()
+        solo = least_p99_ms(one)
         with contextlib.ExitStack() as held:
             slow = [held.enter_context(one.connect()) for _ in range(500)]
             began = time.monotonic()
@@ -219,7 +225,7 @@ def those_that_never_finish_a_request_are_closed_and_others_are_served(scene: Sc
                         talk.sendall(b"GET /read"[:1] if time.monotonic() - began < 1 else b"x")
                 one.serves()
                 time.sleep(0.5)
-            beside = one.p99_ms()
+            beside = least_p99_ms(one)
             wait_for("the slow ones to be closed", lambda: one.stats()["connections"]["timed_out"] >= 500, one.kelpd, 8)
             said = b""
             with contextlib.suppress(OSError):
@@ -232,7 +238,7 @@ def those_that_never_finish_a_request_are_closed_and_others_are_served(scene: Sc
 def those_that_do_not_read_their_answers_hold_nobody_up(scene: Scene) -> None:
     with target(scene) as one:
         get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-        solo = one.p99_ms()
+        solo = least_p99_ms(one)
         before = one.rss_kib()
         with contextlib.ExitStack() as held:
             for _ in range(400):
@@ -240,7 +246,7 @@ def those_that_do_not_read_their_answers_hold_nobody_up(scene: Scene) -> None:
                 talk.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 talk.sendall(get * 100)  # 4 MB of answers, none of which is taken
             time.sleep(1)
-            beside = one.p99_ms()
+            beside = least_p99_ms(one)
             shed = one.stats()["connections"]["shed"]
             grown = one.rss_kib() - before
         expect(beside < max(3 * solo, solo + 5), f"p99 of a good client: {beside:.2f} ms, alone {solo:.2f}")
@@ -287,14 +293,54 @@ def ten_thousand_connections_are_held_and_given_back(scene: Scene) -> None:
         raise Skipped(f"{count} connections need as many descriptors, and the hard limit is {hard}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 200), hard))
     with target(scene) as one:
-        solo = one.p99_ms()
+        solo = least_p99_ms(one)
         before, descriptors = one.rss_kib(), one.descriptors()
         with contextlib.ExitStack() as held:
             for _ in range(count):
                 held.enter_context(one.connect())
             wait_for("all of them", lambda: one.stats()["connections"]["open"] >= count, one.kelpd)
-            beside = one.p99_ms()
+            beside = least_p99_ms(one)
             each = (one.rss_kib() - before) / count
         expect(beside < max(3 * solo, solo + 5), f"p99 of a good client: {beside:.2f} ms, alone {solo:.2f}")
         expect(each < 2, f"a connection takes {each:.2f} KiB")
         wait_for("their descriptors", lambda: one.descriptors() <= descriptors, one.kelpd)
+
+
+@promise("sidecar")
+def ten_thousand_idle_and_two_hundred_slow_ones_are_hardly_felt(scene: Scene) -> None:
+    """In full for 60 s; slow ones take a few bytes of long answers now and then, or send a request byte by byte."""
+    idle, slow, seconds = (10_000, 200, 60) if scene.full else (1000, 50, 5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < idle + slow + 200:
+        raise Skipped(f"{idle} connections need as many descriptors, and the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, idle + slow + 200), hard))
+    quiet = dataclasses.replace(scene, home=scene.home / "quiet")
+    quiet.home.mkdir()
+    with target(quiet) as yardstick, target(scene) as one, contextlib.ExitStack() as held:
+        get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        before = one.rss_kib()
+        for _ in range(idle):
+            held.enter_context(one.connect())
+        talks = [held.enter_context(one.connect()) for _ in range(slow)]
+        for number, talk in enumerate(talks):
+            talk.setblocking(False)
+            if number % 2:
+                talk.sendall(get * 20)
+        beside, solo = [], []
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            for number, talk in enumerate(talks):
+                with contextlib.suppress(OSError):
+                    if number % 2:
+                        talk.recv(100)
+                    else:
+                        talk.send(b"G")
+            # In turns with a kelpd that nobody else asks: this machine has other work.
+            beside.append(one.p99_ms(300))
+            solo.append(yardstick.p99_ms(300))
+        grown = one.rss_kib() - before
+        ratio = statistics.median(mine / alone for mine, alone in zip(beside, solo))
+        print(f"     p99 of a good client: {statistics.median(beside):.2f} ms, alone {statistics.median(solo):.2f} ms: {ratio:.2f} times;"
+              f" kelpd has grown by {grown} KiB")
+        expect(ratio <= 2, f"p99 of a good client is {ratio:.2f} times that alone")
+        expect(grown < 100 << 10, f"kelpd has grown by {grown} KiB")
