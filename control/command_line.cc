@@ -40,6 +40,9 @@ void declare(CLI::App& app, CommandLine& line, std::vector<std::string>& servers
       ->type_name("HOST:PORT")
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  app.add_option("--sidecar", line.sidecar,
+                 "Where the HTTP read API listens, say 127.0.0.1:8081; in place of the file's")
+      ->type_name("HOST:PORT");
   app.add_option("--run-dir", line.run_dir, "Directory of the sockets and the lock file")
       ->type_name("DIR");
   app.add_option("--cpus", line.cpus, "CPUs to pin a worker to each, say 2,3")->type_name("CPU");

@@ -23,6 +23,7 @@ struct CommandLine {
   std::vector<Server> volume_servers;    ///< --volume-server URL=DIR[,DIR]
   std::optional<std::string> idx_dir;    ///< --idx-dir, absolute; of all of those
   std::vector<std::string> masters;      ///< --master, as given; in place of gateway.masters
+  std::optional<std::string> sidecar;    ///< --sidecar, as given; in place of sidecar.listen
   std::optional<std::string> run_dir;    ///< --run-dir, absolute
   std::optional<std::string> cpus;       ///< --cpus, as given; load_config() judges it
   std::optional<std::string> log_level;  ///< --log-level, as given

@@ -265,7 +265,8 @@ Result<void> take_plain_flags(Loading& loading, const CommandLine& flags) {
   };
   const PlainFlag plain[] = {{"daemon.run_dir", "--run-dir", flags.run_dir},
                              {"worker.cpus", "--cpus", flags.cpus},
-                             {"daemon.log_level", "--log-level", flags.log_level}};
+                             {"daemon.log_level", "--log-level", flags.log_level},
+                             {"sidecar.listen", "--sidecar", flags.sidecar}};
   for (const PlainFlag& item : plain) {
     if (!item.value) continue;
     Result<void> taken = loading.take_flag(item.key, item.flag, *item.value);

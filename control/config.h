@@ -139,6 +139,16 @@ struct RdmaConfig {
   std::uint32_t traffic_class = 0;       ///< of packets; 0..255
 };
 
+/// Which answers of the sidecar carry the mark that makes a mount use them.
+enum class MountMark : std::uint8_t { kDataplane, kRdma, kAny };
+
+/// [sidecar]: the HTTP API of the old RDMA sidecar.
+struct SidecarConfig {
+  std::vector<std::string> listen;  ///< "host:port"; empty: it is off
+  MountMark mount_accepts = MountMark::kDataplane;
+  std::uint32_t max_connections = 16384;  ///< 1..1000000
+};
+
 /// One effective item, for /config: where its value comes from.
 struct ConfigOrigin {
   std::string key;     ///< "worker.spin_us", "target.directory[0].path"
@@ -157,6 +167,7 @@ struct Config {
   GatewayConfig gateway;
   PeerConfig peer;
   RdmaConfig rdma;
+  SidecarConfig sidecar;
   std::string file;                   ///< the file that was read; empty: none
   std::vector<ConfigOrigin> origins;  ///< every key, in the order of the sample file
 };

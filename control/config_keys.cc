@@ -20,6 +20,9 @@ constexpr std::array<Choice<Mlx5>, 2> kMlx5s = {{{Mlx5::kAuto, "auto"}, {Mlx5::k
 constexpr std::array<Choice<HugePages>, 3> kHugePages = {
     {{HugePages::kPrefer, "prefer"}, {HugePages::kRequire, "require"}, {HugePages::kOff, "off"}}};
 
+constexpr std::array<Choice<MountMark>, 3> kMountMarks = {
+    {{MountMark::kDataplane, "dataplane"}, {MountMark::kRdma, "rdma"}, {MountMark::kAny, "any"}}};
+
 // sun_path holds 107 bytes, and "/control.sock" is 13 of them.
 constexpr std::size_t kMaxRunDirBytes = 94;
 constexpr std::size_t kMaxPathBytes = 3072;  // room below PATH_MAX for the file's own name
@@ -46,8 +49,8 @@ constexpr std::string_view kReloadable[] = {"daemon.log_level",
                                             "target.inline_inflate_bytes",
                                             "target.reload_wait_ms"};
 
-constexpr std::array<std::string_view, 7> kSections = {"daemon",  "worker", "client", "target",
-                                                       "gateway", "peer",   "rdma"};
+constexpr std::array<std::string_view, 8> kSections = {"daemon",  "worker", "client", "target",
+                                                       "gateway", "peer",   "rdma",   "sidecar"};
 
 /// A field of a section: `section` and `member` point at it.
 template <class Section, class T>
@@ -256,6 +259,18 @@ void add_rdma(std::vector<ConfigKey>& keys) {
                             "Of RDMA packets: DSCP and ECN, for switches that tell them apart."));
 }
 
+void add_sidecar(std::vector<ConfigKey>& keys) {
+  const auto sidecar = [](auto member) { return at(&Config::sidecar, member); };
+  keys.push_back(urls_key("sidecar.listen", sidecar(&SidecarConfig::listen),
+                          "Where the HTTP read API listens; empty: nowhere."));
+  keys.push_back(choice_key<MountMark>(
+      "sidecar.mount_accepts", sidecar(&SidecarConfig::mount_accepts), kMountMarks,
+      "Answers that a weed mount uses: not those over HTTP, only those over RDMA, or all."));
+  keys.push_back(number_key("sidecar.max_connections", sidecar(&SidecarConfig::max_connections),
+                            {1, 1000000, "connections"},
+                            "Connections of clients at once; beyond, idle ones are closed."));
+}
+
 std::vector<ConfigKey> build_keys() {
   std::vector<ConfigKey> keys;
   add_daemon_and_worker(keys);
@@ -264,6 +279,7 @@ std::vector<ConfigKey> build_keys() {
   add_gateway(keys);
   add_peer(keys);
   add_rdma(keys);
+  add_sidecar(keys);
   for (ConfigKey& key : keys) {
     key.reloadable = std::find(std::begin(kReloadable), std::end(kReloadable), key.name) !=
                      std::end(kReloadable);

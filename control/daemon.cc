@@ -40,7 +40,9 @@ Daemon::Daemon(Config config, CommandLine flags)
     : config_(std::move(config)), flags_(std::move(flags)) {}
 
 Daemon::~Daemon() {
-  // Nothing of another host lands any more; then threads end, before anything they touch goes.
+  // The sidecar is a program of ours, and ends first. Nothing of another host lands any more then;
+  // threads end before anything they touch goes.
+  sidecar_.reset();
   if (rdma_ != nullptr) rdma_->stop();
   for (auto& worker : workers_) worker->stop();
   gateway_.reset();
@@ -58,6 +60,7 @@ Result<void> Daemon::set_up() {
   raise_descriptor_limit();
   if (auto read = read_gateway_options(); !read) return read;
   if (auto opened = open_peers(); !opened) return opened;
+  if (auto opened = open_sidecar(); !opened) return opened;
   const auto identity = find_identity(config_.daemon.user, config_.daemon.group);
   if (!identity) return tl::unexpected(identity.error());
   FileOwner owner;
@@ -93,7 +96,8 @@ Result<void> Daemon::set_up() {
                                std::pair{http_->epoll_fd(), kHttp}}) {
     if (auto watched = watch(fd, id); !watched) return watched;
   }
-  return attach_->start(kAttach);
+  if (auto started = attach_->start(kAttach); !started) return started;
+  return start_sidecar();
 }
 
 Result<void> Daemon::open_descriptors(FileOwner owner) {

@@ -1,5 +1,6 @@
 // The control thread: owns everything, serves health and stats, admits clients, drains and stops.
-// daemon.cc sets up and loops; daemon_control.cc is what operators ask for, by HTTP and by signal.
+// daemon.cc sets up and loops; daemon_control.cc is what operators ask for, by HTTP and by signal;
+// daemon_sidecar.cc is the HTTP read API.
 #pragma once
 
 #include <chrono>
@@ -30,6 +31,7 @@
 #include "dataplane/worker/worker.h"
 #include "shm_ring/result.h"
 #include "shm_ring/unique_fd.h"
+#include "sidecar/sidecar.h"
 
 namespace kelp {
 
@@ -69,6 +71,10 @@ class Daemon {
   void take_reports();
   int next_timeout_ms() const;
   void tell_workers(WorkerCommand::Kind kind);
+
+  // daemon_sidecar.cc
+  Result<void> open_sidecar();
+  Result<void> start_sidecar();
 
   // daemon_control.cc
   ReportSources sources() const;
@@ -117,6 +123,9 @@ class Daemon {
   std::unique_ptr<PeerConnections> peers_;  // none: no other kelpd is known
   std::optional<GatewayOptions> gateway_options_;
   std::unique_ptr<Gateway> gateway_;  // none: what is not here is read by nobody
+  std::vector<UniqueFd> sidecar_listeners_;
+  std::shared_ptr<sidecar::Facts> sidecar_facts_ = std::make_shared<sidecar::Facts>();
+  std::unique_ptr<sidecar::Sidecar> sidecar_;  // none: no HTTP read API
   std::size_t workers_draining_ = 0;
   std::optional<std::chrono::steady_clock::time_point> drain_deadline_;
   bool done_ = false;

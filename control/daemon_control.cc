@@ -182,6 +182,7 @@ void Daemon::set_serving(bool serving) {
   if (disabled_ == !serving) return;
   disabled_ = !serving;
   for (auto& worker : workers_) worker->set_serving(serving);
+  sidecar_facts_->serving.store(serving, std::memory_order_relaxed);  // relaxed: words for /health
   if (serving) {
     log_info("enabled: volumes are read again");
   } else {

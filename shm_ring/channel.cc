@@ -28,6 +28,14 @@ constexpr std::uint32_t kTimesLong = 4;
 /// Longest sleep before the clock and the daemon are looked at again.
 constexpr std::uint64_t kLongestSleepUs = 1'000'000;
 
+/// Stale wake-ups are swallowed together; a late one only costs a turn of the loop.
+void swallow_wakes(int fd) noexcept {
+  std::array<char, 64> bytes;
+  while (::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT) ==
+         static_cast<ssize_t>(bytes.size())) {
+  }
+}
+
 }  // namespace
 
 Channel::Channel(Connection& connection, std::uint32_t index)
@@ -238,10 +246,31 @@ bool Channel::daemon_alive(Ticks now) noexcept {
   return connection_.check_alive();
 }
 
-void Channel::sleep_until(Ticks end) noexcept {
+std::uint32_t Channel::wake_fds(int* fds, std::uint32_t max) const noexcept {
+  std::uint32_t count = 0;
+  const auto add = [&](int fd) {
+    if (count < max) fds[count] = fd;
+    ++count;
+  };
+  for (const ClientRing* ring : rings_) add(ring->client_wake_fd());
+  add(connection_.attachment().socket.get());
+  return count;
+}
+
+bool Channel::arm() noexcept {
   for (ClientRing* ring : rings_) ring->arm_sleep();
-  const bool ready =
-      std::any_of(rings_.begin(), rings_.end(), [](const ClientRing* r) { return r->ready(); });
+  return std::any_of(rings_.begin(), rings_.end(), [](const ClientRing* r) { return r->ready(); });
+}
+
+void Channel::disarm(bool woken) noexcept {
+  for (ClientRing* ring : rings_) {
+    if (woken) swallow_wakes(ring->client_wake_fd());
+    ring->disarm_sleep();
+  }
+}
+
+void Channel::sleep_until(Ticks end) noexcept {
+  const bool ready = arm();
   const Ticks wake_at = std::min(end, earliest_deadline());
   const Ticks now = ticks_now();
   if (!ready && wake_at > now) {
@@ -256,15 +285,10 @@ void Channel::sleep_until(Ticks end) noexcept {
     const int events = ::ppoll(entries.data(), count, &limit, nullptr);
     if (events > 0 && entries[count - 1].revents != 0) connection_.check_alive();
     for (std::size_t i = 0; events > 0 && i + 1 < count; ++i) {
-      if (entries[i].revents == 0) continue;
-      // Stale wake-ups are swallowed together; a late one only costs a turn of the loop.
-      std::array<char, 64> bytes;
-      while (::recv(entries[i].fd, bytes.data(), bytes.size(), MSG_DONTWAIT) ==
-             static_cast<ssize_t>(bytes.size())) {
-      }
+      if (entries[i].revents != 0) swallow_wakes(entries[i].fd);
     }
   }
-  for (ClientRing* ring : rings_) ring->disarm_sleep();
+  disarm(false);
 }
 
 std::uint32_t Channel::unanswered() const noexcept {

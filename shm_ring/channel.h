@@ -24,6 +24,12 @@ class Channel {
   [[gnu::flatten]] kelp_status reap(kelp_completion* out, std::uint32_t max,
                                     std::uint64_t timeout_us, std::uint32_t* reaped) noexcept;
 
+  /// See kelp_channel_fds(): one per worker, and the daemon's socket.
+  std::uint32_t wake_fds(int* fds, std::uint32_t max) const noexcept;
+  /// See kelp_channel_arm(). True: there is a completion.
+  bool arm() noexcept;
+  void disarm(bool woken) noexcept;
+
   std::uint32_t unanswered() const noexcept;
   std::uint32_t capacity() const noexcept;
   Connection& connection() noexcept { return connection_; }

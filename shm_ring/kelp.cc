@@ -177,6 +177,37 @@ kelp_status kelp_reap(kelp_channel* channel, kelp_completion* out, uint32_t max,
   return status == KELP_OK ? status : failed_constant(status, unwrap(channel)->refusal());
 }
 
+kelp_status kelp_channel_fds(kelp_channel* channel, int* fds, uint32_t max, uint32_t* count) {
+  if (channel == nullptr || count == nullptr || (fds == nullptr && max != 0)) {
+    return usage("channel, fds or count is NULL");
+  }
+  *count = 0;
+  if (unwrap(channel)->connection().forked()) {
+    return failed_constant(KELP_FORKED, "this connection belongs to the parent process");
+  }
+  *count = unwrap(channel)->wake_fds(fds, max);
+  return KELP_OK;
+}
+
+kelp_status kelp_channel_arm(kelp_channel* channel, uint32_t* ready) {
+  if (channel == nullptr || ready == nullptr) return usage("channel or ready is NULL");
+  *ready = 0;
+  if (unwrap(channel)->connection().forked()) {
+    return failed_constant(KELP_FORKED, "this connection belongs to the parent process");
+  }
+  *ready = unwrap(channel)->arm() ? 1 : 0;
+  return KELP_OK;
+}
+
+kelp_status kelp_channel_disarm(kelp_channel* channel, int woken) {
+  if (channel == nullptr) return usage("channel is NULL");
+  if (unwrap(channel)->connection().forked()) {
+    return failed_constant(KELP_FORKED, "this connection belongs to the parent process");
+  }
+  unwrap(channel)->disarm(woken != 0);
+  return KELP_OK;
+}
+
 kelp_status kelp_read(kelp_channel* channel, const char* fid, uint64_t offset, void* buffer,
                       uint32_t length, uint32_t timeout_us, kelp_completion* out) {
   if (channel == nullptr) return usage("channel is NULL");

@@ -247,6 +247,28 @@ KELP_API kelp_status kelp_submit(kelp_channel* channel, const kelp_request* requ
 KELP_API kelp_status kelp_reap(kelp_channel* channel, kelp_completion* out, uint32_t max,
                                uint64_t timeout_us, uint32_t* reaped);
 
+/* For a program that waits in an event loop of its own instead of inside kelp_reap():
+ *
+ *   kelp_channel_fds()  -> into the loop's poll or epoll set, level- or edge-triggered
+ *   before it sleeps:   kelp_channel_arm(); if *ready is not 0, do not sleep
+ *   after it has slept: kelp_channel_disarm(), then kelp_reap() with timeout_us 0
+ *
+ * The loop wakes at least once a second while requests are in flight: that is when those that are
+ * overdue are answered, and a daemon that is gone is noticed. */
+
+/* The channel's descriptors: up to `max` into `fds`; *count tells how many there are. They stay
+ * the library's, and the same until the channel is closed. KELP_USAGE, KELP_FORKED. */
+KELP_API kelp_status kelp_channel_fds(kelp_channel* channel, int* fds, uint32_t max,
+                                      uint32_t* count);
+
+/* From here on what completes makes one of the descriptors readable. *ready: 1 if there is a
+ * completion already. */
+KELP_API kelp_status kelp_channel_arm(kelp_channel* channel, uint32_t* ready);
+
+/* No more of that. woken: not 0 if any of the descriptors was readable; costs a system call then.
+ */
+KELP_API kelp_status kelp_channel_disarm(kelp_channel* channel, int woken);
+
 /* One read, start to end: parses `fid`, submits, waits. Answers the completion's status (or why
  * it could not be submitted). Not to be mixed with submitted requests that are still in flight
  * on this channel: KELP_USAGE. `out` may be NULL. timeout_us 0: the connection's default. */

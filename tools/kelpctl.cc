@@ -18,6 +18,7 @@
 #include "tools/loadgen_command.h"
 #include "tools/output_file.h"
 #include "tools/read_command.h"
+#include "tools/ring_commands.h"
 #include "tools/stat_command.h"
 #include "tools/stats_watch.h"
 #include "tools/table.h"
@@ -70,6 +71,16 @@ constexpr const char* kLoadgenFooter =
     "Examples:\n"
     "  kelpctl loadgen 3,01637037d6 --depth 16\n"
     "  kelpctl loadgen --fids needles.txt --depth 64 --size 65536 --duration 30 --json\n";
+
+constexpr const char* kBenchFooter =
+    "\nA read after the other, the whole way of a program: through a ring of its own into memory "
+    "it\n"
+    "shares with the daemon. kelp-bench is for more than one at a time.\n"
+    "Exits with 0 when every read was ok, with 20 when some were not.\n";
+
+/// A needle may be larger; of it the first so many are read.
+constexpr std::uint64_t kMostBenchBytes = 1 << 30;
+constexpr std::uint64_t kMostBenchReads = 1'000'000'000;
 
 constexpr const char* kDoctorFooter =
     "\nA line per check: ok, warn or fail, and what to do. Exits with 0 unless something fails.\n";
@@ -177,6 +188,7 @@ class Commands {
     health->callback(
         [this] { command_ = [this] { return run_health(common_, stdout_has_colour()); }; });
     add_stats();
+    add_ring_commands();
     add_loadgen();
     add_control("volumes", "List the volumes the daemon knows", &view_volumes);
     add_control("clients", "List the programs that are attached", &view_clients);
@@ -208,6 +220,40 @@ class Commands {
         return run_control(common_, "/stats", &view_stats, stdout_has_colour());
       };
     });
+  }
+
+  void add_ring_commands() {
+    CLI::App* ping =
+        app_.add_subcommand("ping", "Show how long the way to a worker and back takes");
+    ping->add_option("--count", ping_.count, "Round trips (10)")
+        ->type_name("N")
+        ->check(CLI::Range(std::uint64_t{1}, kMostBenchReads));
+    ping->add_option("--timeout", ping_.timeout_ms, "Longest wait for one (5000)")
+        ->type_name("MS")
+        ->check(CLI::Range(1u, kMaxTimeoutMs));
+    ping->callback(
+        [this] { command_ = [this] { return run_ping(common_, ping_, stdout_has_colour()); }; });
+
+    CLI::App* bench =
+        app_.add_subcommand("bench", "Read needles in turn, and show how fast it goes");
+    bench->footer(kBenchFooter);
+    bench->add_option("FID", bench_.fids, "File ids: 3,01637037d6")->required();
+    bench->add_option("--count", bench_.count, "Reads (1000)")
+        ->type_name("N")
+        ->check(CLI::Range(std::uint64_t{1}, kMostBenchReads));
+    bench->add_option("--size", bench_.size, "Bytes of each read, at most (4096)")
+        ->type_name("BYTES")
+        ->check(CLI::Range(std::uint64_t{1}, kMostBenchBytes));
+    bench->add_option("--timeout", bench_.timeout_ms, "Longest wait for one read (5000)")
+        ->type_name("MS")
+        ->check(CLI::Range(1u, kMaxTimeoutMs));
+    bench->callback(
+        [this] { command_ = [this] { return run_bench(common_, bench_, stdout_has_colour()); }; });
+
+    app_.add_subcommand("capabilities", "Show what the daemon can do, and up to what limits")
+        ->callback([this] {
+          command_ = [this] { return run_capabilities(common_, stdout_has_colour()); };
+        });
   }
 
   void add_loadgen() {
@@ -268,6 +314,8 @@ class Commands {
   CommonOptions common_;
   ReadOptions read_;
   TraceOptions trace_;
+  PingOptions ping_;
+  BenchOptions bench_;
   StatsOptions stats_;
   LoadgenOptions loadgen_;
   DoctorOptions doctor_;

@@ -42,6 +42,18 @@ struct LoadgenOptions {
 /// The longest the daemon makes load for at once.
 constexpr double kMaxLoadS = 600;
 
+struct PingOptions {
+  std::uint64_t count = 10;
+  std::uint32_t timeout_ms = 5000;  ///< of each round trip
+};
+
+struct BenchOptions {
+  std::vector<std::string> fids;    ///< in any textual form
+  std::uint64_t count = 1000;       ///< reads
+  std::uint64_t size = 4096;        ///< bytes of the buffer; of a longer needle the first are read
+  std::uint32_t timeout_ms = 5000;  ///< of each read
+};
+
 struct StatsOptions {
   std::uint32_t watch_s = 0;  ///< 0: once
 };

@@ -88,6 +88,17 @@ Outcome<kelp_completion> Session::read(const std::string& fid, std::uint64_t off
   return judge(fid, status, done, status < KELP_DISCONNECTED);
 }
 
+Outcome<void> Session::ping(std::uint32_t timeout_ms) {
+  kelp_completion done{};
+  kelp_request request{};
+  request.op = KELP_OP_NOP;
+  request.timeout_us = timeout_ms * 1000;
+  kelp_status status = kelp_read_many(channel_, &request, 1, &done);
+  if (status == KELP_OK) status = static_cast<kelp_status>(done.status);
+  if (status != KELP_OK) return refused("no answer", status);
+  return {};
+}
+
 Outcome<kelp_completion> Session::stat(const std::string& fid, std::uint32_t timeout_ms) {
   kelp_completion done{};
   kelp_request request{};

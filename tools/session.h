@@ -30,6 +30,9 @@ class Session {
   Outcome<kelp_completion> read(const std::string& fid, std::uint64_t offset, std::uint32_t length,
                                 std::uint32_t timeout_ms);
 
+  /// A no-op: to the worker and back.
+  Outcome<void> ping(std::uint32_t timeout_ms);
+
   /// What the last read ended with, also where it failed; all 0 where the daemon did not answer.
   const kelp_completion& last() const noexcept { return last_; }
 

@@ -16,6 +16,7 @@ import limits  # noqa: F401
 import peer_requests  # noqa: F401
 import peers  # noqa: F401
 import run_dirs  # noqa: F401
+import sidecar  # noqa: F401
 import signals  # noqa: F401
 from judge import main
 

@@ -29,9 +29,13 @@ TEST_CASE("no flags say nothing") {
 }
 
 TEST_CASE("every flag arrives") {
-  const auto line = parse({"--config", "/c.toml", "--check", "--volume-dir", "/a", "--volume-dir",
-                           "/b", "--idx-dir", "/i", "--run-dir", "/r", "--cpus", "2-3",
-                           "--log-level", "debug", "--master", "a:1", "--master", "b:2"});
+  const auto line = parse({"--config",     "/c.toml",     "--check",
+                           "--volume-dir", "/a",          "--volume-dir",
+                           "/b",           "--idx-dir",   "/i",
+                           "--run-dir",    "/r",          "--cpus",
+                           "2-3",          "--log-level", "debug",
+                           "--master",     "a:1",         "--master",
+                           "b:2",          "--sidecar",   "127.0.0.1:8081"});
   REQUIRE(line);
   CHECK(line->check);
   CHECK(line->config_file == "/c.toml");
@@ -41,6 +45,7 @@ TEST_CASE("every flag arrives") {
   CHECK(line->cpus == "2-3");
   CHECK(line->log_level == "debug");
   CHECK(line->masters == std::vector<std::string>{"a:1", "b:2"});
+  CHECK(line->sidecar == "127.0.0.1:8081");
 }
 
 TEST_CASE("a relative directory is meant from where the caller stands") {
@@ -73,8 +78,9 @@ TEST_CASE("help and version are answers, not errors") {
   const auto help = parse({"--help"});
   REQUIRE(help);
   REQUIRE(help->answer);
-  for (const char* flag : {"--config", "--check", "--volume-dir", "--volume-server", "--idx-dir",
-                           "--master", "--run-dir", "--cpus", "--log-level", "--version"}) {
+  for (const char* flag :
+       {"--config", "--check", "--volume-dir", "--volume-server", "--idx-dir", "--master",
+        "--run-dir", "--cpus", "--log-level", "--sidecar", "--version"}) {
     CAPTURE(flag);
     CHECK(help->answer->find(flag) != std::string::npos);
   }

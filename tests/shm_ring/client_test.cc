@@ -1,6 +1,8 @@
 // libkelp with a real worker behind a stand-in listener.
 #include <doctest/doctest.h>
+#include <poll.h>
 
+#include <array>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -47,6 +49,47 @@ TEST_CASE("a no-op goes round and brings its tag back") {
     CHECK(done[0].status == KELP_OK);
     CHECK(done[0].path == KELP_PATH_NONE);
   }
+}
+
+TEST_CASE("an event loop of the program's own is woken by what completes") {
+  TestDaemon daemon({.drive = Drive::kThread, .ring_entries = 4, .worker = {}});
+  TestClient client(daemon);
+  std::array<int, 8> fds{};
+  std::uint32_t count = 0;
+  REQUIRE(kelp_channel_fds(client.channel, fds.data(), 8, &count) == KELP_OK);
+  REQUIRE(count == 2);  // a worker's, and the daemon's socket
+  for (int turn = 0; turn < 50; ++turn) {
+    REQUIRE(client.submit(client.nop(7)) == KELP_OK);
+    std::uint32_t ready = 0;
+    REQUIRE(kelp_channel_arm(client.channel, &ready) == KELP_OK);
+    std::array<pollfd, 2> entries{{{fds[0], POLLIN, 0}, {fds[1], POLLIN, 0}}};
+    const int events = ready != 0 ? 0 : ::poll(entries.data(), 2, 10'000);
+    REQUIRE((ready != 0 || events == 1));
+    CHECK(entries[1].revents == 0);
+    REQUIRE(kelp_channel_disarm(client.channel, events) == KELP_OK);
+    const auto done = client.reap(0);
+    REQUIRE(done.size() == 1);
+    CHECK(done[0].tag == 7);
+  }
+  // Nothing is left that would wake it again.
+  std::array<pollfd, 1> entry{{{fds[0], POLLIN, 0}}};
+  std::uint32_t ready = 1;
+  REQUIRE(kelp_channel_arm(client.channel, &ready) == KELP_OK);
+  CHECK(ready == 0);
+  REQUIRE(kelp_channel_disarm(client.channel, 1) == KELP_OK);
+  CHECK(::poll(entry.data(), 1, 0) == 0);
+}
+
+TEST_CASE("the calls for event loops want what they are to fill") {
+  TestDaemon daemon;
+  TestClient client(daemon);
+  std::uint32_t count = 0;
+  CHECK(kelp_channel_fds(client.channel, nullptr, 0, &count) == KELP_OK);
+  CHECK(count == 2);
+  CHECK(kelp_channel_fds(client.channel, nullptr, 1, &count) == KELP_USAGE);
+  CHECK(kelp_channel_fds(nullptr, nullptr, 0, &count) == KELP_USAGE);
+  CHECK(kelp_channel_arm(client.channel, nullptr) == KELP_USAGE);
+  CHECK(kelp_channel_disarm(nullptr, 0) == KELP_USAGE);
 }
 
 TEST_CASE("a read brings the needle, checked, and says which way it came") {

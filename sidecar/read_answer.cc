@@ -1,0 +1,606 @@
+#include "sidecar/read_answer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <ctime>
+#include <utility>
+
+#include "sidecar/byte_range.h"
+#include "sidecar/content_type.h"
+#include "sidecar/pages.h"
+
+namespace kelp::sidecar {
+namespace {
+
+constexpr std::uint64_t kOpMask = 7;
+constexpr std::uint8_t kMostTries = 3;
+
+kelp_status status_of(const kelp_completion& done) noexcept {
+  return static_cast<kelp_status>(done.status);
+}
+
+kelp_path path_of(const kelp_completion& done) noexcept {
+  return static_cast<kelp_path>(done.path);
+}
+
+bool stat_alone(const Exchange& exchange) noexcept {
+  return exchange.head_only || !exchange.range.empty() || !exchange.if_none_match.empty() ||
+         !exchange.if_modified_since.empty();
+}
+
+/// Of the first read, before the length of the needle is known.
+std::uint32_t first_bytes(const Exchange& exchange) noexcept {
+  if (exchange.size == 0) return Buffers::kSmallest;
+  if (exchange.size > Buffers::kLargest) return Buffers::kMiddle;
+  return static_cast<std::uint32_t>(exchange.size);
+}
+
+std::uint32_t time_left_us(const Exchange& exchange) noexcept {
+  const auto left =
+      std::chrono::duration_cast<std::chrono::microseconds>(exchange.deadline - Clock::now());
+  return static_cast<std::uint32_t>(std::max<std::int64_t>(left.count(), 1000));
+}
+
+/// The name contains "rdma" only where RDMA carried the bytes: mounts look for that.
+std::string_view source_name(kelp_path path) noexcept {
+  switch (path) {
+    case KELP_PATH_LOCAL:
+      return "kelp-local";
+    case KELP_PATH_CACHE:
+      return "kelp-cache";
+    case KELP_PATH_VERBS:
+      return "kelp-rdma";
+    case KELP_PATH_TCP:
+      return "kelp-tcp";
+    case KELP_PATH_HTTP:
+      return "http";
+    case KELP_PATH_NONE:
+      return "none";
+  }
+  return "none";
+}
+
+void put_etag(std::uint32_t crc, std::array<char, 10>& out) noexcept {
+  constexpr const char* kDigits = "0123456789abcdef";
+  out.front() = out.back() = '"';
+  for (std::size_t i = 0; i < 8; ++i) out[8 - i] = kDigits[crc >> (4 * i) & 15];
+}
+
+/// Of the needle the stat spoke of. Whoever writes a needle changes one of these.
+bool same_needle(const kelp_stat& a, const kelp_stat& b) noexcept {
+  return a.total == b.total && a.stored == b.stored && a.crc32c == b.crc32c &&
+         a.append_at_ns == b.append_at_ns && a.modified_s == b.modified_s;
+}
+
+bool has_hints(const Exchange& exchange) noexcept {
+  return exchange.hinted || !exchange.token.empty();
+}
+
+/// False: they are too long, which they are for every slab.
+bool put_hints(const Exchange& exchange, const Slab& slab) noexcept {
+  if (!has_hints(exchange)) return true;
+  const kelp_hints hints{exchange.token.empty() ? nullptr : exchange.token.c_str(),
+                         exchange.hinted ? exchange.volume_server.c_str() : nullptr};
+  return kelp_hints_put(slab.hints(), &hints) == KELP_OK;
+}
+
+/// As the volume server decides it.
+bool not_modified(const Exchange& exchange) noexcept {
+  if (status_of(exchange.stat) != KELP_OK) return false;
+  const auto modified_s = static_cast<std::int64_t>(exchange.about.modified_s);
+  if (modified_s != 0 && !exchange.if_modified_since.empty()) {
+    const auto since_s = parse_http_date(exchange.if_modified_since);
+    if (since_s && *since_s >= modified_s) return true;
+  }
+  std::array<char, 10> etag;
+  put_etag(exchange.about.crc32c, etag);
+  return exchange.if_none_match == std::string_view(etag.data(), etag.size());
+}
+
+}  // namespace
+
+// ---- beginning ------------------------------------------------------------------------------
+
+void Reads::begin(Exchange& exchange) {
+  exchange.deadline = exchange.arrived + kAnswerTime;
+  if (!ring_.attached()) return answer_error(exchange, 503, "kelpd's workers are not there yet");
+  // In turn: who waits already is served first.
+  if (!waiting_.empty() || !try_begin(exchange)) wait(exchange);
+}
+
+void Reads::wait(Exchange& exchange) {
+  exchange.waits = true;
+  waiting_.push_back(&exchange);
+}
+
+bool Reads::serve_waiting(Clock::time_point now, std::vector<std::uint32_t>& answered) {
+  while (!waiting_.empty()) {
+    Exchange& first = *waiting_.front();
+    if (now >= first.deadline) {
+      give_up(first);
+    } else if (first.answering) {
+      first.waits = false;
+      read_ahead(first);
+      if (first.waits) {  // it stands behind the others now
+        waiting_.pop_back();
+        return true;
+      }
+    } else if (!try_begin(first)) {
+      return ring_.has_room(2);
+    }
+    first.waits = false;
+    waiting_.pop_front();
+    if (first.answering) answered.push_back(first.connection);
+  }
+  return false;
+}
+
+/// It waited too long.
+void Reads::give_up(Exchange& exchange) {
+  if (exchange.answering) {
+    exchange.broken = true;
+  } else {
+    answer_error(exchange, 503, "too many others are being served");
+  }
+}
+
+bool Reads::make_room(Piece& piece, std::uint32_t bytes) {
+  // A read that timed out may still write into a slab: the ring would refuse another one there.
+  if (piece.slab != nullptr && piece.slab->bytes >= bytes && !piece.slab->held) return true;
+  Slab* const slab = ring_.buffers()->take(bytes);
+  if (slab == nullptr) return false;
+  if (piece.slab != nullptr) {
+    std::memcpy(slab->stat(), piece.slab->stat(), kStatBytes);
+    ring_.buffers()->give(piece.slab);
+  }
+  piece.slab = slab;
+  return true;
+}
+
+bool Reads::try_begin(Exchange& exchange) {
+  if (!ring_.has_room(2)) return false;
+  if (exchange.kind == Exchange::Kind::kPing) {
+    exchange.stage = Exchange::Stage::kNop;
+    add(exchange, Op::kNop, 0, 0);
+    return true;
+  }
+  Piece& piece = exchange.pieces[0];
+  if (!make_room(piece, first_bytes(exchange))) return false;
+  if (!put_hints(exchange, *piece.slab)) {
+    answer_error(exchange, 400, "token and volume_server are too long");
+    return true;
+  }
+  if (exchange.kind == Exchange::Kind::kBenchmark) {
+    exchange.stage = Exchange::Stage::kRepeat;
+    next_of_benchmark(exchange, nullptr);
+    return true;
+  }
+  // The stat first: if the needle is written anew in between, the new bytes go out under the old
+  // ETag, which no later question agrees with. The other way round it would stay wrong for ever.
+  add(exchange, Op::kStat, 0, kStatBytes);
+  exchange.stage = stat_alone(exchange) ? Exchange::Stage::kStat : Exchange::Stage::kFirst;
+  if (exchange.stage == Exchange::Stage::kFirst) {
+    add(exchange, Op::kRead0, exchange.offset, first_bytes(exchange));
+  }
+  return true;
+}
+
+void Reads::begin_again(Exchange& exchange) {
+  if (++exchange.tries >= kMostTries) {
+    return answer_error(exchange, 503, "the needle is being written again and again");
+  }
+  if (!try_begin(exchange)) wait(exchange);
+}
+
+void Reads::add(Exchange& exchange, Op op, std::uint64_t offset, std::uint32_t length) {
+  kelp_request request{};
+  request.tag = reinterpret_cast<std::uintptr_t>(&exchange) | static_cast<std::uint64_t>(op);
+  request.op = op == Op::kNop                        ? KELP_OP_NOP
+               : op == Op::kStat || op == Op::kCheck ? KELP_OP_STAT
+                                                     : KELP_OP_READ;
+  request.timeout_us = time_left_us(exchange);
+  if (op != Op::kNop) {
+    const std::uint32_t which = op == Op::kRead1 ? 1 : op == Op::kCheck ? exchange.last : 0;
+    Slab& slab = *exchange.pieces[which].slab;
+    request.fid = exchange.fid;
+    request.offset = offset;
+    request.length = length;
+    request.buffer = request.op == KELP_OP_STAT ? slab.stat() : slab.data;
+    // Of a body in pieces the later ones need them as well.
+    if (has_hints(exchange)) request.hints = slab.hints();
+  }
+  ++exchange.in_flight;
+  ring_.add(request);
+}
+
+// ---- deciding -------------------------------------------------------------------------------
+
+Exchange& Reads::completed(const kelp_completion& done) {
+  Exchange& exchange = *reinterpret_cast<Exchange*>(done.tag & ~kOpMask);
+  const Op op = static_cast<Op>(done.tag & kOpMask);
+  --exchange.in_flight;
+  const std::uint32_t which = op == Op::kRead1 ? 1 : op == Op::kCheck ? exchange.last : 0;
+  if ((done.flags & KELP_FLAG_BUFFER_HELD) != 0 && exchange.pieces[which].slab != nullptr) {
+    exchange.pieces[which].slab->held = true;
+  }
+  if (exchange.orphan) return exchange;
+  switch (exchange.stage) {
+    case Exchange::Stage::kNop:
+      if (status_of(done) != KELP_OK) {
+        answer_status(exchange, status_of(done));
+      } else {
+        answer_text(exchange, 200, kJsonType, ping_json(Clock::now() - exchange.arrived));
+      }
+      return exchange;
+    case Exchange::Stage::kRepeat:
+      next_of_benchmark(exchange, &done);
+      return exchange;
+    case Exchange::Stage::kAnswering:
+      if (op == Op::kCheck) {
+        checked(exchange, done);
+      } else {
+        piece_read(exchange, which, done);
+      }
+      return exchange;
+    default:
+      (op == Op::kStat ? exchange.stat : exchange.read) = done;
+      if (op == Op::kStat && status_of(done) == KELP_OK) {
+        std::memcpy(&exchange.about, exchange.pieces[0].slab->stat(), sizeof exchange.about);
+      }
+      if (exchange.in_flight == 0) decide(exchange);
+      return exchange;
+  }
+}
+
+void Reads::decide(Exchange& exchange) {
+  const bool by_stat = exchange.stage == Exchange::Stage::kStat;
+  const kelp_status status = status_of(by_stat ? exchange.stat : exchange.read);
+  if (status == KELP_OK) return by_stat ? decide_by_stat(exchange) : decide_by_read(exchange);
+  if (status == KELP_RANGE) {
+    const bool told = status_of(exchange.stat) == KELP_OK;
+    return answer_too_far(exchange, told ? exchange.about.total : exchange.read.total);
+  }
+  // Kelp's own ways have failed: the server that the caller named may be another one.
+  const bool elsewhere = status == KELP_UNAVAILABLE || status == KELP_USE_HTTP;
+  if (elsewhere && !exchange.hinted && !exchange.volume_server.empty() &&
+      Clock::now() < exchange.deadline) {
+    exchange.hinted = true;
+    if (!try_begin(exchange)) wait(exchange);
+    return;
+  }
+  // That the named server is not to be asked is no reason to say that the token is wrong.
+  const bool only_the_hint = status == KELP_DENIED && exchange.hinted && exchange.token.empty();
+  answer_status(exchange, only_the_hint ? KELP_UNAVAILABLE : status);
+}
+
+/// begin and end of what is answered with, where the needle has `total` bytes. end > total: it does
+/// not reach so far.
+void Reads::slice_of(Exchange& exchange, std::uint64_t total) {
+  exchange.begin = exchange.offset;
+  exchange.end =
+      exchange.size != 0 ? exchange.offset + exchange.size : std::max(total, exchange.offset);
+}
+
+void Reads::decide_by_stat(Exchange& exchange) {
+  const std::uint64_t total = exchange.about.total;
+  if (not_modified(exchange)) return write_head(exchange, 304, 0, KELP_PATH_NONE);
+  slice_of(exchange, total);
+  if (exchange.end > total) return answer_too_far(exchange, total);
+  const std::uint64_t bytes = exchange.end - exchange.begin;
+  if (exchange.head_only) return write_head(exchange, 200, bytes, path_of(exchange.stat));
+  const ByteRange range = parse_byte_range(exchange.range, bytes);
+  if (range.kind == ByteRange::Kind::kUnsatisfiable) return answer_too_far(exchange, bytes);
+  if (range.kind == ByteRange::Kind::kPart) {
+    exchange.partial = true;
+    exchange.range_base = exchange.begin;
+    exchange.range_total = bytes;
+    exchange.end = exchange.begin + range.end;
+    exchange.begin += range.begin;
+  }
+  read_slice(exchange);
+}
+
+/// One read of all of it, or of a first piece.
+void Reads::read_slice(Exchange& exchange) {
+  const std::uint64_t bytes = exchange.end - exchange.begin;
+  exchange.stage = Exchange::Stage::kAgain;
+  exchange.read = {};
+  exchange.read.total = exchange.about.total;
+  if (bytes == 0) return answer_bytes(exchange);
+  const auto first =
+      static_cast<std::uint32_t>(bytes > Buffers::kLargest ? Buffers::kMiddle : bytes);
+  if (!ring_.has_room(1) || !make_room(exchange.pieces[0], first)) {
+    // What was learnt is learnt again: rare, and the needle may be another one by then.
+    exchange.partial = false;
+    return wait(exchange);
+  }
+  put_hints(exchange, *exchange.pieces[0].slab);
+  add(exchange, Op::kRead0, exchange.begin, first);
+}
+
+void Reads::decide_by_read(Exchange& exchange) {
+  const std::uint64_t total = exchange.read.total;
+  const bool told = status_of(exchange.stat) == KELP_OK;
+  if (told && exchange.about.total != total) {
+    exchange.partial = false;
+    return begin_again(exchange);
+  }
+  if (exchange.stage == Exchange::Stage::kFirst) slice_of(exchange, total);
+  if (exchange.end > total) return answer_too_far(exchange, total);
+  const std::uint64_t wanted = exchange.end - exchange.begin;
+  if (exchange.read.bytes >= wanted) return answer_bytes(exchange);
+  // A short one is read again in one piece, so that its checksum is compared.
+  if (wanted <= Buffers::kLargest && exchange.stage == Exchange::Stage::kFirst) {
+    exchange.about.total = total;
+    return read_slice(exchange);
+  }
+  // Of a body in pieces the end is compared with the beginning.
+  if (!told || wanted <= Buffers::kLargest) return answer_status(exchange, KELP_UNAVAILABLE);
+  answer_bytes(exchange);
+}
+
+// ---- answering ------------------------------------------------------------------------------
+
+bool Reads::marked(kelp_path path) const noexcept {
+  switch (mount_accepts_) {
+    case MountAccepts::kAny:
+      return path != KELP_PATH_NONE;
+    case MountAccepts::kDataplane:
+      return path != KELP_PATH_NONE && path != KELP_PATH_HTTP;
+    case MountAccepts::kRdma:
+      return path == KELP_PATH_VERBS;
+  }
+  return false;
+}
+
+void Reads::answer_bytes(Exchange& exchange) {
+  const std::uint64_t bytes = exchange.end - exchange.begin;
+  const kelp_path path = path_of(exchange.read);
+  if (exchange.json) {
+    if (bytes > Buffers::kLargest) {
+      return answer_error(exchange, 400, "format=json is for parts of up to 1 MiB: give a size");
+    }
+    const auto* const data = reinterpret_cast<const char*>(exchange.pieces[0].slab->data);
+    return answer_text(exchange, 200, kJsonType,
+                       read_json({exchange.fid,
+                                  {data, bytes},
+                                  source_name(path),
+                                  path == KELP_PATH_VERBS,
+                                  Clock::now() - exchange.arrived}));
+  }
+  counters_.reads[path].add();
+  counters_.bytes[path].add(bytes);
+  write_head(exchange, exchange.partial ? 206 : 200, bytes, path);
+  exchange.body_left = bytes;
+  Piece& first = exchange.pieces[0];
+  first.bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, exchange.read.bytes));
+  first.ready = bytes != 0;
+  exchange.next_read = exchange.begin + first.bytes;
+  if (exchange.next_read < exchange.end) read_ahead(exchange);
+}
+
+void Reads::write_about(AnswerHead& head, const Exchange& exchange) {
+  std::array<char, 10> etag;
+  put_etag(exchange.about.crc32c, etag);
+  head.line("ETag", std::string_view(etag.data(), etag.size()));
+  if (exchange.about.modified_s != 0) {
+    std::array<char, kHttpDateBytes> date;
+    write_http_date(static_cast<std::int64_t>(exchange.about.modified_s), date);
+    head.line("Last-Modified", std::string_view(date.data(), date.size()));
+  }
+}
+
+void Reads::write_head(Exchange& exchange, int status, std::uint64_t content_bytes,
+                       kelp_path path) {
+  AnswerHead head(exchange.head);
+  head.status(status);
+  head.line("Date", date_.now(std::time(nullptr)));
+  const bool told = status_of(exchange.stat) == KELP_OK && exchange.pieces[0].slab != nullptr;
+  if (told) write_about(head, exchange);
+  if (status != 304) {
+    std::string_view mime;
+    std::string_view name;
+    if (told) {
+      const auto* const texts =
+          static_cast<const char*>(exchange.pieces[0].slab->stat()) + sizeof(kelp_stat);
+      name = {texts, exchange.about.name_bytes};
+      mime = {texts + exchange.about.name_bytes, exchange.about.mime_bytes};
+    }
+    head.line("Content-Type", content_type(mime, name));
+    head.line("Content-Length", content_bytes);
+    head.line("Accept-Ranges", "bytes");
+    head.line("X-Source", source_name(path));
+    head.line("X-Kelp-Path", kelp_path_name(path));
+    if (marked(path)) head.line("X-RDMA-Used", "true");
+  }
+  if (exchange.partial && status == 206) {
+    const std::uint64_t first = exchange.begin - exchange.range_base;
+    // An empty range ends before it begins: so a volume server writes it, too.
+    head.line("Content-Range",
+              "bytes " + std::to_string(first) + "-" +
+                  std::to_string(static_cast<std::int64_t>(first + content_bytes - 1)) + "/" +
+                  std::to_string(exchange.range_total));
+  }
+  if (exchange.kind == Exchange::Kind::kRdmaRead && status == 200) {
+    write_rdma_lines(head, Clock::now() - exchange.arrived, content_bytes);
+  }
+  if (!exchange.keep_alive) {
+    head.line("Connection", "close");
+  } else if (exchange.http_1_0) {
+    head.line("Connection", "keep-alive");
+  }
+  exchange.head_bytes = head.end();
+  exchange.stage = Exchange::Stage::kAnswering;
+  exchange.answering = true;
+}
+
+void Reads::answer_text(Exchange& exchange, int status, std::string_view type, std::string text,
+                        std::string_view allow) {
+  AnswerHead head(exchange.head);
+  head.status(status);
+  head.line("Date", date_.now(std::time(nullptr)));
+  head.line("Content-Type", type);
+  head.line("Content-Length", std::uint64_t{text.size()});
+  head.line("Cache-Control", "no-store");
+  if (!allow.empty()) head.line("Allow", allow);
+  if (status == 416) {
+    head.line("Content-Range", "bytes */" + std::to_string(exchange.range_total));
+  }
+  if (!exchange.keep_alive) {
+    head.line("Connection", "close");
+  } else if (exchange.http_1_0) {
+    head.line("Connection", "keep-alive");
+  }
+  exchange.head_bytes = head.end();
+  exchange.stage = Exchange::Stage::kAnswering;
+  exchange.answering = true;
+  if (!exchange.head_only) exchange.text = std::move(text);
+  if (status >= 500) {
+    counters_.failed.add();
+  } else if (status >= 400) {
+    counters_.refused.add();
+  }
+}
+
+void Reads::answer_error(Exchange& exchange, int status, std::string_view sentence) {
+  answer_text(exchange, status, kJsonType, error_json(sentence));
+}
+
+void Reads::answer_too_far(Exchange& exchange, std::uint64_t total) {
+  exchange.range_total = total;
+  answer_error(exchange, 416,
+               exchange.range.empty()
+                   ? "the needle has " + std::to_string(total) + " bytes, and not so many"
+                   : "Range does not fit " + std::to_string(total) + " bytes");
+}
+
+void Reads::answer_status(Exchange& exchange, kelp_status status) {
+  switch (status) {
+    case KELP_NOT_FOUND:
+    case KELP_WRONG_COOKIE:
+    case KELP_EXPIRED:
+      return answer_error(exchange, 404, kelp_status_text(status));
+    case KELP_DENIED:
+      return answer_error(exchange, 401, kelp_status_text(status));
+    case KELP_INVALID:
+      return answer_error(exchange, 400, kelp_status_text(status));
+    case KELP_CORRUPT:
+    case KELP_BROKEN_GZIP:
+      return answer_error(exchange, 500, kelp_status_text(status));
+    case KELP_DEADLINE:
+      return answer_error(exchange, 504, kelp_status_text(status));
+    default:
+      return answer_error(exchange, 503, kelp_status_text(status));
+  }
+}
+
+// ---- bodies in pieces -----------------------------------------------------------------------
+
+void Reads::read_ahead(Exchange& exchange) {
+  const std::uint32_t which = 1 - exchange.sending;
+  Piece& now = exchange.pieces[exchange.sending];
+  Piece& ahead = exchange.pieces[which];
+  if (ahead.reading || ahead.ready || exchange.next_read == exchange.end) return;
+  if (!ring_.has_room(2) || !make_room(ahead, Buffers::kMiddle)) {
+    // While a piece is on its way there is time.
+    if (!now.ready && !now.reading && !exchange.waits) wait(exchange);
+    return;
+  }
+  put_hints(exchange, *ahead.slab);
+  exchange.deadline = Clock::now() + kAnswerTime;
+  const auto bytes = static_cast<std::uint32_t>(
+      std::min<std::uint64_t>(exchange.end - exchange.next_read, Buffers::kMiddle));
+  ahead.bytes = bytes;
+  ahead.sent = 0;
+  ahead.reading = true;
+  add(exchange, which == 0 ? Op::kRead0 : Op::kRead1, exchange.next_read, bytes);
+  exchange.next_read += bytes;
+  ahead.last = exchange.next_read == exchange.end;
+  if (!now.ready && !now.reading) exchange.sending = which;
+}
+
+void Reads::piece_read(Exchange& exchange, std::uint32_t which, const kelp_completion& done) {
+  Piece& piece = exchange.pieces[which];
+  if (status_of(done) != KELP_OK || done.bytes != piece.bytes ||
+      done.total != exchange.about.total) {
+    exchange.broken = true;
+    return;
+  }
+  if (!piece.last) {
+    piece.reading = false;
+    piece.ready = true;
+    return;
+  }
+  exchange.last = which;
+  add(exchange, Op::kCheck, 0, kStatBytes);
+}
+
+/// The needle is still the one that the head spoke of, so no piece was of another one.
+void Reads::checked(Exchange& exchange, const kelp_completion& done) {
+  Piece& piece = exchange.pieces[exchange.last];
+  kelp_stat now{};
+  if (status_of(done) == KELP_OK) std::memcpy(&now, piece.slab->stat(), sizeof now);
+  exchange.broken = status_of(done) != KELP_OK || !same_needle(now, exchange.about);
+  piece.reading = false;
+  piece.ready = !exchange.broken;
+}
+
+void Reads::piece_sent(Exchange& exchange) {
+  Piece& piece = exchange.pieces[exchange.sending];
+  piece.ready = false;
+  Piece& other = exchange.pieces[1 - exchange.sending];
+  if (exchange.body_left == 0) return;
+  if (piece.slab->bytes < Buffers::kMiddle) {
+    ring_.buffers()->give(std::exchange(piece.slab, nullptr));
+  }
+  if (other.reading || other.ready) {
+    exchange.sending = 1 - exchange.sending;
+  } else if (other.slab == nullptr) {
+    std::swap(other.slab, piece.slab);
+  }
+  read_ahead(exchange);
+}
+
+// ---- the rest -------------------------------------------------------------------------------
+
+void Reads::next_of_benchmark(Exchange& exchange, const kelp_completion* done) {
+  if (done != nullptr) {
+    ++exchange.done;
+    const bool ok = status_of(*done) == KELP_OK;
+    exchange.ok += ok ? 1 : 0;
+    exchange.over_verbs += ok && path_of(*done) == KELP_PATH_VERBS ? 1 : 0;
+    exchange.over_http += ok && path_of(*done) == KELP_PATH_HTTP ? 1 : 0;
+    exchange.bytes_read += ok ? done->bytes : 0;
+    if (exchange.pieces[0].slab->held || exchange.done == exchange.iterations ||
+        Clock::now() >= exchange.deadline) {
+      return answer_text(exchange, 200, kJsonType,
+                         benchmark_json(exchange, Clock::now() - exchange.arrived));
+    }
+  }
+  add(exchange, Op::kRead0, exchange.offset, static_cast<std::uint32_t>(exchange.size));
+}
+
+bool Reads::release(Exchange& exchange) {
+  if (exchange.waits) std::erase(waiting_, &exchange);
+  exchange.waits = false;
+  exchange.orphan = true;
+  if (exchange.in_flight != 0) return false;
+  for (Piece& piece : exchange.pieces) {
+    if (piece.slab != nullptr) ring_.buffers()->give(piece.slab);
+    piece = {};
+  }
+  return true;
+}
+
+void Reads::lost(Exchange& exchange) {
+  exchange.in_flight = 0;
+  for (Piece& piece : exchange.pieces) piece = {};
+  if (exchange.orphan) return;
+  if (exchange.answering) {
+    exchange.broken = exchange.body_left != 0;
+  } else {
+    answer_error(exchange, 503, "kelpd's workers are gone");
+  }
+}
+
+}  // namespace kelp::sidecar

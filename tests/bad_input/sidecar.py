@@ -1,0 +1,346 @@
+"""Clients of the sidecar's HTTP API without manners: nonsense, floods, those that are slow, stalled or many. See docs/api.md.
+
+--full: ten thousand connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import http.client
+import json
+import os
+import random
+import resource
+import socket
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scene import Scene, Skipped, daemon, expect, is_alive, plain_row, process, promise, wait_for
+
+HEAD_LIMIT = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Target:
+    kelpd: daemon.Daemon
+    port: int
+    row: dict[str, Any]
+
+    def connect(self, timeout_s: float = 20) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=timeout_s)
+
+    def say(self, raw: bytes, timeout_s: float = 20) -> list[tuple[int, dict[str, str], bytes]]:
+        """The answers to these bytes, until the server closes; a connection that stays open is closed by half first."""
+        with self.connect(timeout_s) as talk:
+            with contextlib.suppress(OSError):
+                talk.sendall(raw)
+                talk.shutdown(socket.SHUT_WR)
+            return list(answers(talk))
+
+    def get(self, target: str, method: str = "GET") -> tuple[int, bytes]:
+        talk = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            talk.request(method, target)
+            answer = talk.getresponse()
+            return answer.status, answer.read()
+        finally:
+            talk.close()
+
+    @property
+    def read(self) -> str:
+        return f"/read?file_id={self.row['fid']}"
+
+    def serves(self) -> None:
+        status, body = self.get(self.read)
+        expect(status == 200 and hashlib.sha256(body).hexdigest() == self.row["sha256"], f"a good client gets {status}")
+
+    def rss_kib(self) -> int:
+        for line in Path(f"/proc/{self.kelpd.child.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+        raise AssertionError("no VmRSS")
+
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.kelpd.child.pid}/fd"))
+
+    def stats(self) -> dict[str, Any]:
+        return json.loads(self.get("/stats")[1])
+
+    def p99_ms(self, reads: int = 400) -> float:
+        """Of a client with manners, one request after the other."""
+        took = []
+        talk = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        for _ in range(reads):
+            began = time.perf_counter()
+            talk.request("GET", self.read)
+            expect(len(talk.getresponse().read()) == self.row["size"], "a good client gets other bytes")
+            took.append((time.perf_counter() - began) * 1e3)
+        talk.close()
+        return statistics.quantiles(took, n=100)[98]
+
+
+def least_p99_ms(one: Target) -> float:
+    """The least of three: other work on this machine makes it larger, never smaller."""
+    return min(one.p99_ms() for _ in range(3))
+
+
+def answers(talk: socket.socket) -> Iterator[tuple[int, dict[str, str], bytes]]:
+    stream = talk.makefile("rb")
+    while True:
+        try:
+            status = stream.readline()
+            if not status:
+                return
+            headers = {key: value for key, value in http.client.parse_headers(stream).items()}
+            yield int(status.split()[1]), headers, stream.read(int(headers.get("Content-Length", 0)))
+        except OSError:
+            return
+
+
+@contextlib.contextmanager
+def target(scene: Scene, **settings: object) -> Iterator[Target]:
+    port = process.free_ports(1)[0]
+    mine = {"sidecar.listen": f"127.0.0.1:{port}"} | {f"sidecar.{key}": value for key, value in settings.items()}
+    with scene.kelpd(scene.volumes(), settings=mine) as kelpd:
+        row = plain_row(scene)
+        kelpd.wait_serving([1])
+        one = Target(kelpd, port, row)
+        wait_for("/health", lambda: one.get("/health")[0] == 200, kelpd)
+        yield one
+        one.serves()
+        is_alive(kelpd)
+
+
+@promise("sidecar")
+def parameters_without_sense_are_refused_with_a_sentence(scene: Scene) -> None:
+    with target(scene) as one:
+        fid = one.row["fid"]
+        huge = "9" * 4000
+        queries = ["", "?", "file_id", "file_id=", "file_id=%", "file_id=%00", f"file_id={fid}%00", "file_id=%zz", "file_id=..%2F..",
+                   f"file_id={fid}&file_id={fid}", f"file_id={huge}", f"file_id={fid}&volume=1", "file_id=" + "%41" * 3000]
+        for name in ("volume", "needle", "cookie"):
+            rest = "&".join(f"{other}=1" for other in ("volume", "needle", "cookie") if other != name)
+            queries += [rest] + [f"{rest}&{name}={value}" for value in
+                                 ("", "-1", "+1", " 1", "1 ", "1.5", "1e3", "0x", "0xg", "x", huge, "1%00", "%31%zz", "1&" + name + "=1")]
+        for name in ("offset", "size"):
+            queries += [f"file_id={fid}&{name}={value}" for value in
+                        ("", "-1", "%2B1", "0x10", "1k", "18446744073709551616", huge, "1%00", "1&" + name + "=1")]
+        queries += [f"file_id={fid}&offset=18446744073709551615&size=1", f"file_id={fid}&format=xml",
+                    f"file_id={fid}&" + "&".join(f"p{i}=1" for i in range(40))]
+        for query in queries:
+            raw = f"GET /read?{query} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+            said = one.say(raw)
+            if " " in query:  # then it is no request at all
+                expect(said[0][0] == 400, f"{query[:60]!r}: {said[0][0]}")
+                continue
+            expect(len(said) == 1 and said[0][0] == 400, f"{query[:60]!r}: {[answer[0] for answer in said]}")
+            sentence = json.loads(said[0][2])["error"]
+            expect(10 < len(sentence) < 200, f"{query[:60]!r}: {sentence!r}")
+        for offset in (1 << 63, (1 << 64) - 1):
+            status, _ = one.get(f"/read?file_id={fid}&offset={offset}")
+            expect(status == 416, f"an offset of {offset}: {status}")
+
+
+@promise("sidecar")
+def what_is_no_request_is_refused_and_the_connection_ends(scene: Scene) -> None:
+    with target(scene) as one:
+        host = b"Host: x\r\n"
+        for raw in (b"\r\n\r\n\r\n\r\nnonsense\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n" + host + b"\r\n", b"GET / HTTP/1.1\r\n\r\n",
+                    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", b"GET /health HTTP/1.1\r\n" + host + b"a\x00b: c\r\n\r\n",
+                    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /read HTTP/1.1\r\n" + host + host + b"\r\n",
+                    b"POST /read HTTP/1.1\r\n" + host + b"Content-Length: 5\r\n\r\nhello",
+                    b"GET /read HTTP/1.1\r\n" + host + b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+                    b"GET /read HTTP/1.1\r\n" + host + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"):
+            said = one.say(raw + b"GET /health HTTP/1.1\r\n" + host + b"\r\n")
+            expect(len(said) == 1 and said[0][0] == 400, f"{raw[:40]!r}: {[answer[0] for answer in said]}")
+            expect("error" in json.loads(said[0][2]) and said[0][1].get("Connection") == "close", f"{raw[:40]!r}: {said[0]}")
+        generator = random.Random(scene.seed)
+        for _ in range(300):
+            with one.connect() as talk, contextlib.suppress(OSError):
+                talk.sendall(generator.randbytes(generator.randrange(1, 3000)) + b"\r\n\r\n")
+                talk.shutdown(socket.SHUT_WR)
+                expect(all(answer[0] == 400 for answer in answers(talk)), "random bytes are answered otherwise")
+
+
+@promise("sidecar")
+def requests_in_one_piece_in_many_or_of_old_versions_are_answered(scene: Scene) -> None:
+    with target(scene) as one:
+        get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        bad = b"GET /read?file_id=x HTTP/1.1\r\nHost: x\r\n\r\n"
+        said = one.say(get + bad + b"\r\n" + get + b"HEAD /health HTTP/1.0\r\n\r\n".replace(b"HEAD", b"GET") + get)
+        expect([answer[0] for answer in said] == [200, 400, 200, 200], f"pipelined: {[answer[0] for answer in said]}")
+        said = one.say(f"GET http://other.example:80{one.read} HTTP/1.1\r\nHost: other.example\r\n\r\n".encode())
+        expect(said[0][0] == 200, f"an absolute URI: {said[0][0]}")
+        with one.connect() as talk:
+            for byte in get:
+                talk.sendall(bytes([byte]))
+            status, _, body = next(answers(talk))
+            expect(status == 200 and len(body) == one.row["size"], f"byte by byte: {status}")
+
+
+@promise("sidecar")
+def heads_without_end_are_refused_and_take_no_memory(scene: Scene) -> None:
+    with target(scene) as one:
+        one.serves()
+        before = one.rss_kib()
+        for raw, status in ((b"GET /" + b"a" * (8 << 20), 414), (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-Flood: y\r\n" * (1 << 18), 431),
+                            (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * (8 << 20), 431),
+                            (b"GET /?" + b"a" * (HEAD_LIMIT + 1) + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414)):
+            for _ in range(5):
+                said = one.say(raw)
+                expect(len(said) == 1 and said[0][0] == status, f"{raw[:30]!r}...: {[answer[0] for answer in said]}, expected {status}")
+        grown = one.rss_kib() - before
+        expect(grown < 8 << 10, f"kelpd has grown by {grown} KiB")
+
+
+@promise("sidecar")
+def files_that_are_not_ours_are_not_cleaned_up(scene: Scene) -> None:
+    with target(scene) as one:
+        victim = scene.home / "victim"
+        victim.write_text("still here")
+        link = scene.home / "link"
+        link.symlink_to(victim)
+        for path in (victim, link, f"{scene.home}/run/../victim", "..", "/", "victim", "%2e%2e%2fvictim", "x" * 5000):
+            status, body = one.get(f"/cleanup?temp_file={path}", "DELETE")
+            expect(status == 400 and "error" in json.loads(body), f"{str(path)[:40]}: {status}")
+        expect(victim.read_text() == "still here" and link.is_symlink(), "a file is gone")
+
+
+@promise("sidecar")
+def those_that_never_finish_a_request_are_closed_and_others_are_served(scene: Scene) -> None:
+    with target(scene) as one:
+        solo = least_p99_ms(one)
+        with contextlib.ExitStack() as held:
+            slow = [held.enter_context(one.connect()) for _ in range(500)]
+            began = time.monotonic()
+            while time.monotonic() - began < 9:
+                for talk in slow:
+                    with contextlib.suppress(OSError):
+                        talk.sendall(b"GET /read"[:1] if time.monotonic() - began < 1 else b"x")
+                one.serves()
+                time.sleep(0.5)
+            beside = least_p99_ms(one)
+            wait_for("the slow ones to be closed", lambda: one.stats()["connections"]["timed_out"] >= 500, one.kelpd, 8)
+            said = b""
+            with contextlib.suppress(OSError):
+                said = slow[0].recv(4096)
+            expect(said.startswith(b"HTTP/1.1 408"), f"a slow one is told {said[:40]!r}")
+        expect(beside < max(3 * solo, solo + 5), f"p99 of a good client: {beside:.2f} ms, alone {solo:.2f}")
+
+
+@promise("sidecar")
+def those_that_do_not_read_their_answers_hold_nobody_up(scene: Scene) -> None:
+    with target(scene) as one:
+        get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        solo = least_p99_ms(one)
+        before = one.rss_kib()
+        with contextlib.ExitStack() as held:
+            for _ in range(400):
+                talk = held.enter_context(one.connect())
+                talk.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                talk.sendall(get * 100)  # 4 MB of answers, none of which is taken
+            time.sleep(1)
+            beside = least_p99_ms(one)
+            shed = one.stats()["connections"]["shed"]
+            grown = one.rss_kib() - before
+        expect(beside < max(3 * solo, solo + 5), f"p99 of a good client: {beside:.2f} ms, alone {solo:.2f}")
+        expect(grown < 80 << 10, f"kelpd has grown by {grown} KiB")
+        expect(shed > 0, "400 clients hold more slabs than there are, and none was closed for others")
+
+
+@promise("sidecar")
+def those_that_leave_in_the_middle_leave_nothing_behind(scene: Scene) -> None:
+    with target(scene) as one:
+        one.serves()
+        before = one.descriptors()
+        get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        generator = random.Random(scene.seed)
+        for turn in range(600):
+            talk = one.connect()
+            talk.sendall((get * 3)[:generator.randrange(1, 3 * len(get))])
+            if turn % 3 == 0:  # a reset instead of an end
+                talk.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            elif turn % 3 == 1:
+                talk.shutdown(socket.SHUT_WR)
+            talk.close()
+        wait_for("the connections to be gone", lambda: one.descriptors() <= before, one.kelpd)
+        expect(one.stats()["connections"]["open"] == 1, f"open: {one.stats()['connections']}")
+
+
+@promise("sidecar")
+def beyond_the_most_connections_idle_ones_make_room(scene: Scene) -> None:
+    with target(scene, max_connections=50) as one, contextlib.ExitStack() as held:
+        idle = [held.enter_context(one.connect()) for _ in range(200)]
+        for _ in range(20):
+            one.serves()
+        counts = one.stats()["connections"]
+        expect(counts["open"] <= 50 and counts["shed"] >= 150, f"{counts}")
+        idle[0].settimeout(5)
+        expect(idle[0].recv(100) == b"", "the first of them is not closed")
+
+
+@promise("sidecar")
+def ten_thousand_connections_are_held_and_given_back(scene: Scene) -> None:
+    count = 10_000 if scene.full else 1500
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 200:
+        raise Skipped(f"{count} connections need as many descriptors, and the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 200), hard))
+    with target(scene) as one:
+        solo = least_p99_ms(one)
+        before, descriptors = one.rss_kib(), one.descriptors()
+        with contextlib.ExitStack() as held:
+            for _ in range(count):
+                held.enter_context(one.connect())
+            wait_for("all of them", lambda: one.stats()["connections"]["open"] >= count, one.kelpd)
+            beside = least_p99_ms(one)
+            each = (one.rss_kib() - before) / count
+        expect(beside < max(3 * solo, solo + 5), f"p99 of a good client: {beside:.2f} ms, alone {solo:.2f}")
+        expect(each < 2, f"a connection takes {each:.2f} KiB")
+        wait_for("their descriptors", lambda: one.descriptors() <= descriptors, one.kelpd)
+
+
+@promise("sidecar")
+def ten_thousand_idle_and_two_hundred_slow_ones_are_hardly_felt(scene: Scene) -> None:
+    """In full for 60 s; slow ones take a few bytes of long answers now and then, or send a request byte by byte."""
+    idle, slow, seconds = (10_000, 200, 60) if scene.full else (1000, 50, 5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < idle + slow + 200:
+        raise Skipped(f"{idle} connections need as many descriptors, and the hard limit is {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, idle + slow + 200), hard))
+    quiet = dataclasses.replace(scene, home=scene.home / "quiet")
+    quiet.home.mkdir()
+    with target(quiet) as yardstick, target(scene) as one, contextlib.ExitStack() as held:
+        get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        before = one.rss_kib()
+        for _ in range(idle):
+            held.enter_context(one.connect())
+        talks = [held.enter_context(one.connect()) for _ in range(slow)]
+        for number, talk in enumerate(talks):
+            talk.setblocking(False)
+            if number % 2:
+                talk.sendall(get * 20)
+        beside, solo = [], []
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            for number, talk in enumerate(talks):
+                with contextlib.suppress(OSError):
+                    if number % 2:
+                        talk.recv(100)
+                    else:
+                        talk.send(b"G")
+            # In turns with a kelpd that nobody else asks: this machine has other work.
+            beside.append(one.p99_ms(300))
+            solo.append(yardstick.p99_ms(300))
+        grown = one.rss_kib() - before
+        ratio = statistics.median(mine / alone for mine, alone in zip(beside, solo))
+        print(f"     p99 of a good client: {statistics.median(beside):.2f} ms, alone {statistics.median(solo):.2f} ms: {ratio:.2f} times;"
+              f" kelpd has grown by {grown} KiB")
+        expect(ratio <= 2, f"p99 of a good client is {ratio:.2f} times that alone")
+        expect(grown < 100 << 10, f"kelpd has grown by {grown} KiB")

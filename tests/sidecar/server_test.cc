@@ -1,0 +1,209 @@
+// The sidecar's own thread and sockets, on a real worker behind a stand-in listener.
+#include <arpa/inet.h>
+#include <doctest/doctest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "shm_ring/file_id.h"
+#include "sidecar/listener.h"
+#include "sidecar/sidecar.h"
+#include "support/small_volume.h"
+#include "support/test_daemon.h"
+
+namespace {
+
+using namespace kelp::test;
+
+struct Answer {
+  int status = 0;
+  std::string head;
+  std::string body;
+};
+
+class Talk {
+ public:
+  explicit Talk(std::uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const timeval patience{20, 0};
+    ::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    REQUIRE(::connect(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+  }
+
+  void send(const std::string& text) {
+    REQUIRE(::send(socket_.get(), text.data(), text.size(), MSG_NOSIGNAL) ==
+            static_cast<ssize_t>(text.size()));
+  }
+  void get(const std::string& target) { send("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n"); }
+  void end() { ::shutdown(socket_.get(), SHUT_WR); }
+
+  /// A status of 0: the connection ended first. A body may be shorter than it says, then.
+  Answer answer() {
+    Answer got;
+    while (got.head.find("\r\n\r\n") == std::string::npos) {
+      if (received_.empty() && !receive()) return {};
+      got.head += received_.front();
+      received_.erase(0, 1);
+    }
+    got.status = std::stoi(got.head.substr(9, 3));
+    const std::size_t at = got.head.find("Content-Length: ");
+    const std::size_t wanted = at == std::string::npos ? 0 : std::stoul(got.head.substr(at + 16));
+    while (received_.size() < wanted && receive()) {
+    }
+    got.body = received_.substr(0, wanted);
+    received_.erase(0, wanted);
+    return got;
+  }
+
+ private:
+  bool receive() {
+    std::array<char, 65536> bytes;
+    const ssize_t got = ::recv(socket_.get(), bytes.data(), bytes.size(), 0);
+    if (got > 0) received_.append(bytes.data(), static_cast<std::size_t>(got));
+    return got > 0;
+  }
+
+  kelp::UniqueFd socket_;
+  std::string received_;
+};
+
+std::string text_of(const std::vector<std::byte>& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::string fid_text(const kelp_fid& fid) {
+  std::array<char, 40> text;
+  kelp_fid_format(&fid, text.data());
+  return text.data();
+}
+
+constexpr std::size_t kSmall = 4000;
+constexpr std::size_t kLarge = 3'500'000;
+
+struct Served {
+  Served() : volume(dir.path(), 3) {
+    empty = volume.put(1, 0x1000, {});
+    small = volume.put(2, 0x1000, pattern(kSmall, 2));
+    large = volume.put(3, 0x1000, pattern(kLarge, 3));
+    TestDaemonOptions options;
+    options.drive = TestDaemonOptions::Drive::kThread;
+    options.worker.loader.directories = {{dir.path().string(), ""}};
+    daemon = std::make_unique<TestDaemon>(options);
+    auto listener = kelp::sidecar::listen_tcp("127.0.0.1", 0);
+    REQUIRE(listener);
+    sockaddr_in address{};
+    socklen_t bytes = sizeof address;
+    ::getsockname(listener->get(), reinterpret_cast<sockaddr*>(&address), &bytes);
+    port = ntohs(address.sin_port);
+    kelp::sidecar::Options about;
+    about.listeners.push_back(std::move(*listener));
+    about.run_dir = daemon->run_dir();
+    auto started = kelp::sidecar::Sidecar::start(std::move(about));
+    REQUIRE(started);
+    sidecar = std::move(*started);
+    REQUIRE(eventually([&] { return get(read(small)).status == 200; }));
+  }
+
+  static std::string read(const kelp_fid& fid, const std::string& more = "") {
+    return "/read?file_id=" + fid_text(fid) + more;
+  }
+  Answer get(const std::string& target) const {
+    Talk talk(port);
+    talk.get(target);
+    return talk.answer();
+  }
+
+  TempDir dir;
+  SmallVolume volume;
+  kelp_fid empty{}, small{}, large{};
+  std::unique_ptr<TestDaemon> daemon;
+  std::uint16_t port = 0;
+  std::unique_ptr<kelp::sidecar::Sidecar> sidecar;  // ends before what it is attached to
+};
+
+}  // namespace
+
+TEST_CASE("needles come whole and in parts, small and in pieces") {
+  Served served;
+  CHECK(served.get(Served::read(served.small)).body == text_of(pattern(kSmall, 2)));
+  const Answer whole = served.get(Served::read(served.large));
+  CHECK(whole.status == 200);
+  CHECK((whole.body == text_of(pattern(kLarge, 3))));
+  const Answer part = served.get(Served::read(served.large, "&offset=1000000&size=2000000"));
+  CHECK((part.body == text_of(pattern(kLarge, 3)).substr(1'000'000, 2'000'000)));
+  const Answer none = served.get(Served::read(served.empty));
+  CHECK(none.status == 200);
+  CHECK(none.body.empty());
+}
+
+TEST_CASE("what is not there is never a 200") {
+  Served served;
+  CHECK(served.get(Served::read(served.small, "&offset=1&size=4000")).status == 416);
+  CHECK(served.get(Served::read(served.small, "&offset=4001")).status == 416);
+  CHECK(served.get(Served::read(served.large, "&size=99999999")).status == 416);
+  CHECK(served.get("/read?file_id=3,7700001000").status == 404);
+  CHECK(served.get("/read?file_id=3,0200001001").status == 404);
+  CHECK(served.get("/read?file_id=4,0200001000").status == 503);
+  CHECK(served.get("/nothing").status == 404);
+}
+
+TEST_CASE("requests of one connection are answered in their order") {
+  Served served;
+  Talk talk(served.port);
+  std::string all;
+  for (int i = 0; i < 20; ++i) {
+    all += "GET " + Served::read(i % 5 == 4 ? served.large : served.small, "&offset=10&size=100") +
+           " HTTP/1.1\r\nHost: x\r\n\r\n";
+  }
+  talk.send(all);
+  talk.end();
+  for (int i = 0; i < 20; ++i) {
+    CAPTURE(i);
+    const auto needle = i % 5 == 4 ? pattern(kLarge, 3) : pattern(kSmall, 2);
+    CHECK(talk.answer().body == text_of(needle).substr(10, 100));
+  }
+  CHECK(talk.answer().status == 0);
+}
+
+TEST_CASE("a large body is cut where its needle is written anew meanwhile") {
+  Served served;
+  Talk talk(served.port);
+  talk.get(Served::read(served.large));
+  // The kernel holds a part of the answer; the rest waits for us.
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  served.volume.put(3, 0x1000, pattern(kLarge, 4));
+  const Answer got = talk.answer();
+  CHECK(got.status == 200);
+  const bool one_of_them =
+      got.body == text_of(pattern(kLarge, 3)) || got.body == text_of(pattern(kLarge, 4));
+  CHECK((one_of_them || got.body.size() < kLarge));
+}
+
+TEST_CASE("clients that leave in the middle of a read are forgotten") {
+  Served served;
+  for (int i = 0; i < 100; ++i) {
+    Talk talk(served.port);
+    talk.get(Served::read(i % 2 == 0 ? served.large : served.small));
+  }
+  CHECK(served.get(Served::read(served.small)).status == 200);
+}
+
+TEST_CASE("while there is no daemon the answer is 503, and then it is attached to anew") {
+  Served served;
+  Talk kept(served.port);
+  served.daemon->close_sockets();
+  REQUIRE(eventually([&] { return served.get("/health").status == 503; }));
+  CHECK(served.get(Served::read(served.small)).status == 503);
+  served.daemon->listen_again();
+  REQUIRE(eventually([&] { return served.get(Served::read(served.small)).status == 200; }));
+  CHECK(served.get("/health").status == 200);
+  kept.get(Served::read(served.small));
+  CHECK(kept.answer().body == text_of(pattern(kSmall, 2)));
+}
