@@ -37,7 +37,7 @@ Result<Peer> Peer::of(int socket) {
 
 Result<void> AdmissionList::check(const Peer& peer) const {
   if (uids.empty() && gids.empty()) return {};
-  if (peer.pid == ::getpid()) return {};  // the sidecar: its own listener is switched on by name
+  if (own_process && peer.pid == ::getpid()) return {};
   if (lists(uids, peer.uid) || lists(gids, peer.gid)) return {};
   const bool by_group = std::any_of(peer.groups.begin(), peer.groups.end(),
                                     [this](gid_t group) { return lists(gids, group); });

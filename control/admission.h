@@ -26,6 +26,8 @@ struct Peer {
 struct AdmissionList {
   std::vector<std::uint32_t> uids;
   std::vector<std::uint32_t> gids;  ///< of the program, or one of its supplementary groups
+  /// The process that asks itself is on no list and comes in: kelpd's own sidecar does.
+  bool own_process = false;
 
   /// The error names who asked, and the keys of the lists.
   Result<void> check(const Peer& peer) const;

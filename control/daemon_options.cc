@@ -40,7 +40,7 @@ AttachLimits attach_limits(const ClientConfig& config) {
   limits.max_data_bytes = config.max_data_bytes;
   limits.max_timeout_us = std::uint64_t{config.max_timeout_ms} * 1000;
   limits.hugepages = hugepage_use(config.hugepages);
-  limits.admitted = {config.allow_uids, config.allow_gids};
+  limits.admitted = {config.allow_uids, config.allow_gids, true};
   limits.per_uid = {config.max_clients_per_uid, config.max_channels_per_uid,
                     config.max_data_bytes_per_uid};
   return limits;

@@ -22,7 +22,7 @@ TEST_CASE("with both lists empty whoever may open the socket may attach") {
 }
 
 TEST_CASE("a user is admitted by uid, by gid, or by a supplementary group, and by nothing else") {
-  const AdmissionList list{{1000, 0}, {2000}};
+  const AdmissionList list{{1000, 0}, {2000}, false};
   CHECK(list.check(peer(0, 5)));
   CHECK(list.check(peer(1000, 5)));
   CHECK(list.check(peer(5, 2000)));
@@ -32,12 +32,21 @@ TEST_CASE("a user is admitted by uid, by gid, or by a supplementary group, and b
 }
 
 TEST_CASE("one list alone does not open the door to those of the other kind") {
-  CHECK_FALSE((AdmissionList{{1000}, {}}.check(peer(0, 0))));
-  CHECK_FALSE((AdmissionList{{}, {1000}}.check(peer(0, 0))));
+  CHECK_FALSE((AdmissionList{{1000}, {}, false}.check(peer(0, 0))));
+  CHECK_FALSE((AdmissionList{{}, {1000}, false}.check(peer(0, 0))));
+}
+
+TEST_CASE("the process itself comes in where that is wanted, whatever the lists say") {
+  Peer self = peer(5, 5);
+  self.pid = ::getpid();
+  CHECK_FALSE((AdmissionList{{1000}, {}, false}.check(self)));
+  CHECK((AdmissionList{{1000}, {}, true}.check(self)));
+  self.pid += 1;
+  CHECK_FALSE((AdmissionList{{1000}, {}, true}.check(self)));
 }
 
 TEST_CASE("who is refused is told their own ids and the keys of the lists") {
-  const AdmissionList list{{1000}, {}};
+  const AdmissionList list{{1000}, {}, false};
   CHECK(list.check(peer(5, 6)).error().what ==
         "uid 5, gid 6 is on neither list of who may attach (client.allow_uids, client.allow_gids)");
 }
