@@ -713,6 +713,12 @@ void RdmaConnections::ended(const LinkEnded& ended) {
   dial_failed(connection.dial, "the connection ended");
 }
 
+bool RdmaConnections::reaches_target() const {
+  return std::ranges::any_of(connections_, [](const auto& each) {
+    return each.second.with_worker && each.second.is_gateway();
+  });
+}
+
 std::vector<PeerReport> RdmaConnections::reports() const {
   std::vector<PeerReport> reports;
   for (const Dial& each : dials_) {

@@ -66,8 +66,10 @@ class RdmaConnections {
   /// A worker has let go of one.
   void ended(const LinkEnded& ended);
 
-  /// Null: no memory is to be registered, ever.
+  /// For memory that targets may answer into.
   MemoryRegistrar* registrar() noexcept { return &regions_; }
+  /// Whether some target can be asked by RDMA now.
+  bool reaches_target() const;
   std::vector<PeerReport> reports() const;
   PeerCounters counters() const noexcept { return counters_; }
   std::uint64_t pinned_bytes() const noexcept { return regions_.pinned_bytes(); }
