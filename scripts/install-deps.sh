@@ -15,7 +15,7 @@ case "${1:-}" in
   "") ;;
   --tests) packages+=(clang-format clang libclang-rt-14-dev) ;;
   --fuzz) packages+=(clang libclang-rt-14-dev) ;;
-  --bench) packages+=(wrk strace valgrind) ;;
+  --bench) packages+=(wrk strace valgrind perftest e2fsprogs) ;;
   *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
