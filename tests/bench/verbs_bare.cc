@@ -33,6 +33,7 @@
 #include <vector>
 
 #include "dataplane/checksum/crc32c.h"
+#include "dataplane/transport/verbs/hold_limit.h"
 #include "shm_ring/ticks.h"
 #include "shm_ring/unique_fd.h"
 #include "tools/bench/samples.h"
@@ -52,7 +53,6 @@ constexpr int kBatch = 32;  // completions taken at once
 constexpr std::uint64_t kSignalEvery = 16;
 constexpr std::uint64_t kWorthADoorbell = 8;
 constexpr std::uint64_t kManyUnderWay = 8;
-constexpr std::uint64_t kMostHeldUs = 50;
 constexpr std::uint64_t kSend = std::uint64_t{1} << 63;  // of wr_id
 
 struct Request {
@@ -204,7 +204,7 @@ class End {
     if (more_is_coming && queued() < kWorthADoorbell) {
       const Ticks now = ticks_now();
       if (held_since_ == 0) held_since_ = now;
-      if (now - held_since_ < TickRate::instance().from_us(kMostHeldUs)) return;
+      if (now - held_since_ < hold_limit_.ticks()) return;
     }
     held_since_ = 0;
     while (post_some()) {
@@ -238,6 +238,8 @@ class End {
     for (std::size_t i = 0; i < landings; ++i) arrived(landed[i].first, landed[i].second);
   }
 
+  /// A request that was begun then has been answered.
+  void ended(Ticks begun) { hold_limit_.ended(begun); }
   std::uint64_t doorbells() const { return doorbells_; }
 
  private:
@@ -321,6 +323,7 @@ class End {
   QueuePair queue_pair_;
   std::uint64_t queued_ = 0, posted_ = 0, completed_ = 0, last_signalled_ = 0, doorbells_ = 0;
   Ticks held_since_ = 0;
+  HoldLimit hold_limit_;
 };
 
 class Pieces {
@@ -394,9 +397,8 @@ double answer_all(End& end, Pieces& pieces, const Options& options, const std::a
     end.poll([&](std::uint32_t, const Request& request) {
       pieces.read(request.offset_bytes, end.payload(request.slot));
       end.queue_answer(request);
-      end.flush(true);
     });
-    // All that has come is ready.
+    // All that had come is ready.
     end.flush(false);
   }
   return system_us() - before_us;
@@ -421,6 +423,7 @@ nlohmann::json reads(const Options& options) {
   while (true) {
     asks.poll([&](std::uint32_t slot, const Request&) {
       watch.add(begun[slot]);
+      asks.ended(begun[slot]);
       free.push_back(slot);
     });
     const bool last = watch.over();
