@@ -31,6 +31,10 @@ constexpr std::uint64_t kSuspiciousUs = 10;
 /// Connections to other hosts that may be on their way to a worker, or have ended.
 constexpr std::size_t kMostLinks = 1024;
 constexpr std::uint64_t kSliceNs = 100'000;
+/// Who hears of something more often than this, waits for the next by spinning; and so long for an
+/// answer of another host.
+constexpr std::uint64_t kMostSpinUs = 400;
+constexpr std::uint64_t kMostSpinForAnswerUs = 5000;
 
 /// As in <linux/sched/types.h>, which does not go together with <sched.h>.
 struct SchedAttributes {
@@ -51,10 +55,18 @@ void ask_for_short_slices() noexcept {
   ::syscall(SYS_sched_setattr, 0, &wish, 0);
 }
 
+std::uint32_t usable_cpus() noexcept {
+  cpu_set_t cpus;
+  return ::sched_getaffinity(0, sizeof cpus, &cpus) == 0
+             ? static_cast<std::uint32_t>(CPU_COUNT(&cpus))
+             : 1;
+}
+
 }  // namespace
 
 Worker::Worker(WorkerOptions options)
     : options_(std::move(options)),
+      has_cpus_to_spare_(usable_cpus() > options_.workers),
       rate_(TickRate::instance()),
       ops_(std::make_unique<Op[]>(options_.ops)),
       free_(ops_.get()),
@@ -163,10 +175,25 @@ void Worker::run() noexcept {
 bool Worker::may_sleep() const noexcept {
   const Ticks spin = live_.spin.load(std::memory_order_relaxed);
   const Ticks now = ticks_now();
+  if (now - last_work_ > spin && now - last_work_ < worthwhile_spin()) {
+    ::sched_yield();  // longer than was asked for: not at the expense of others
+    return false;
+  }
   return now - last_work_ > spin || (!remote_waits_.empty() && now - last_answer_ > spin);
 }
 
+/// To spin until what comes over links is here is cheaper than to arm everything and be woken,
+/// where it comes soon: an answer that is awaited, or something else that has come in short
+/// intervals. Not where workers have no CPU that others could use meanwhile.
+Ticks Worker::worthwhile_spin() const noexcept {
+  if (!has_cpus_to_spare_) return 0;
+  const Ticks expected = 2 * typical_answer_;
+  const bool soon = !peer_waits_.empty() && expected < rate_.from_us(kMostSpinForAnswerUs);
+  return std::max(short_gap_, soon ? expected : 0);
+}
+
 void Worker::sleep() noexcept {
+  const Ticks idle_since = last_work_;
   peers_.arm(true);
   waker_.arm();
   for (ServerRing* ring : rings_) {
@@ -187,6 +214,9 @@ void Worker::sleep() noexcept {
     if (!ring->severed()) ring->disarm_sleep();
   }
   last_work_ = ticks_now();
+  const Ticks gap = last_work_ - idle_since;
+  const Ticks most = rate_.from_us(kMostSpinUs);
+  short_gap_ = peers_.any() && gap < most ? std::min(2 * gap, most) : 0;
   // What it was woken for first.
   if (!poll_once()) do_periodic_work();
 }

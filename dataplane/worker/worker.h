@@ -159,6 +159,7 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   // worker.cc
   void run() noexcept;
   bool may_sleep() const noexcept;
+  Ticks worthwhile_spin() const noexcept;
   void sleep() noexcept;
   int sleep_timeout_ms() const noexcept;
   std::uint32_t take_messages() noexcept;
@@ -301,6 +302,7 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   static constexpr std::size_t kCopiedBytes = 8 * 1024;
 
   const WorkerOptions options_;
+  const bool has_cpus_to_spare_;  // this process may use more than it has workers
   const TickRate& rate_;
   Live live_;
   std::unique_ptr<Op[]> ops_;
@@ -337,7 +339,9 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   std::uint32_t cpu_ = kNoCpu;  // where this thread was last seen
   std::uint64_t idle_turns_ = 0;
   Ticks last_work_ = 0;
-  Ticks last_answer_ = 0;  // of our own; those of remote_ are not
+  Ticks short_gap_ = 0;       // twice that since the work before; 0: it was not short
+  Ticks typical_answer_ = 0;  // of another host; an exponential mean of about the last 16
+  Ticks last_answer_ = 0;     // of our own; those of remote_ are not
   Ticks last_beat_ = 0;
   Ticks last_look_ = 0;
   Ticks last_timers_ = 0;

@@ -126,6 +126,7 @@ void Worker::answered(std::uint32_t owner, const wire::Answer& answer, bool inta
   Op& op = ops_[index];
   GatewayLink& link = op.peer_read.link();
   const Ticks took = op.peer_read.ended(slice, ticks_now());
+  typical_answer_ += took / 16 - typical_answer_ / 16;
   peers_.heard(link);
   const auto status = static_cast<kelp_status>(answer.status);
   LinkCounters& counters = link.counters();

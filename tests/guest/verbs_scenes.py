@@ -22,7 +22,7 @@ from kelplab import daemon, process, weed  # noqa: E402
 from peer_faults import Held, LateReader, is_right  # noqa: E402
 
 SLOTS = 64
-DEADLINE_MS = 2000
+DEADLINE_MS = 4000  # three ways, the last of which is HTTP through an emulated CPU
 IN_GUEST_MS = 50
 BACK_S = 10.0
 
