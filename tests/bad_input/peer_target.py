@@ -191,6 +191,8 @@ def target(scene: Scene, *, may_grow_kib: int = SLACK_KIB, may_open: int = MOST_
                 yield one
                 is_alive(kelpd)
                 after = one.comes_back_to(before, may_keep_kib)
+                # What was over in no time had a witness all the same.
+                wait_for("the honest gateway to read", lambda: witness.reads > 3 or witness.wrong, kelpd)
             finally:
                 witness.end()
         print(f"     witness: {witness.reads} reads, slowest {witness.slowest_s * 1000:.0f} ms; "
