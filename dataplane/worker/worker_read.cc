@@ -235,8 +235,11 @@ void Worker::start_read(OpIndex index, Volume& volume, const NeedleLocation& loc
   request.judge_only =
       op.asker != nullptr && !request.stat && op.asker->sends_files() &&
       std::min<std::size_t>(op.buffer.size(), request.record.body_bytes()) >= kSentFromFileBytes;
-  // Nobody else uses it before advance() returns.
-  if (reads_inline(volume)) request.scratch = std::span(private_memory_.get(), kCopiedBytes);
+  // Nobody else uses it before advance() returns. What an adapter takes is read to where it takes
+  // it from: nobody else writes there, and no processor copies it.
+  const bool for_adapter = op.asker != nullptr && !op.asker->sends_files();
+  if (reads_inline(volume) && !for_adapter)
+    request.scratch = std::span(private_memory_.get(), kCopiedBytes);
   op.read.start(request, volume.meta_guess_bytes());
   advance(index);
 }
