@@ -143,6 +143,12 @@ class LateReader:
         return json.loads(line)
 
 
+def stands_still(pid: int) -> bool:
+    """Every thread has been stopped: one that runs when the signal comes goes on for a moment."""
+    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
+    return all(state == "T" for state in states)
+
+
 def is_right(ends: dict[str, Any], *ways: str) -> bool:
     return ends["wrong"] == 0 and ends["changed"] == 0 and set(ends["ends"]) <= set(ways)
 
@@ -193,6 +199,7 @@ class PeerFaults(Peers):
                     self.wait_tcp(kelpd, reader)
                 with self.http_stopped(not http):
                     target.child.process.send_signal(signal.SIGSTOP)
+                    process.wait_until("the target to stand still", lambda: stands_still(target.child.pid), [])
                     for reader in readers:
                         reader.begin(0, SLOTS, DEADLINE_MS)
                     time.sleep(0.2)
