@@ -74,6 +74,7 @@ class VerbsScenes(VerbsLab):
     def killed(self) -> None:
         """The target dies with reads under way: they end in time, by TCP's heir HTTP; then it is back by verbs."""
         with self.gateway() as gateway, self.late_reader(gateway, SLOTS) as reader:
+            quick = True
             for kills in (True, False):
                 with self.target() as target:
                     target.keep = True
@@ -95,9 +96,11 @@ class VerbsScenes(VerbsLab):
                 limit = 1.2 * DEADLINE_MS + IN_GUEST_MS
                 self.expect(ends["wrong"] == ends["changed"] == 0, f"target {name}: {ends}")
                 self.expect(ends["longest_ms"] <= limit, f"target {name}: a read took {ends['longest_ms']} ms, not {limit}")
-                # With one CPU HTTP, which comes last, may not have the time it needs.
+                # Of one that is stopped HTTP, which comes last, has two seconds for all of them. A guest in which it took one
+                # of them when the target was killed may be too slow for that; a read that is late is an error there, too.
+                quick = quick and (not kills or ends["longest_ms"] < 1000)
                 others = {way for way in ends["ends"] if not way.startswith("ok ")}
-                self.expect(not others or (not kills and os.cpu_count() == 1 and others == {"deadline none"}),
+                self.expect(not others or (not kills and not quick and others == {"deadline none"}),
                             f"target {name}: reads failed: {ends['ends']}")
             with self.target() as target:
                 self.serving(target)
