@@ -35,7 +35,7 @@ kelp_completion answer_read(std::uint64_t offset, void* buffer, std::uint32_t le
   if (self.status == KELP_OK && offset > done.total) done.status = KELP_RANGE;
   if (done.status == KELP_OK) {
     done.bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(length, done.total - offset));
-    std::memcpy(buffer, self.content.data() + offset, done.bytes);
+    if (done.bytes != 0) std::memcpy(buffer, self.content.data() + offset, done.bytes);
     if (offset + done.bytes < done.total) done.flags |= KELP_FLAG_TRUNCATED;
     if (done.bytes == done.total) done.flags |= KELP_FLAG_CRC_VERIFIED;
   }
