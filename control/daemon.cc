@@ -201,7 +201,9 @@ Result<void> Daemon::open_rdma() {
     rdma_ = std::move(*opened);
     return {};
   }
-  if (listens) return tl::unexpected(opened.error());
+  if (listens) {
+    return tl::unexpected(Error{opened.error().os_error, "rdma.listen: " + opened.error().what});
+  }
   log_warning("there is an RDMA device, and it cannot be used; kelpds are read by TCP",
               {{"reason", opened.error().what}});
   return {};

@@ -89,4 +89,28 @@ std::string_view DateLine::now(std::int64_t unix_s) noexcept {
   return {text_.data(), text_.size()};
 }
 
+std::string_view source_name(kelp_path path) noexcept {
+  switch (path) {
+    case KELP_PATH_LOCAL:
+      return "kelp-local";
+    case KELP_PATH_CACHE:
+      return "kelp-cache";
+    case KELP_PATH_VERBS:
+      return "kelp-rdma";
+    case KELP_PATH_TCP:
+      return "kelp-tcp";
+    case KELP_PATH_HTTP:
+      return "http";
+    case KELP_PATH_NONE:
+      return "none";
+  }
+  return "none";
+}
+
+void write_etag(std::uint32_t crc, std::array<char, 10>& out) noexcept {
+  constexpr const char* kDigits = "0123456789abcdef";
+  out.front() = out.back() = '"';
+  for (std::size_t i = 0; i < 8; ++i) out[8 - i] = kDigits[crc >> (4 * i) & 15];
+}
+
 }  // namespace kelp::sidecar

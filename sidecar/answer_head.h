@@ -6,6 +6,7 @@
 #include <span>
 #include <string_view>
 
+#include "shm_ring/kelp.h"
 #include "sidecar/http_date.h"
 
 namespace kelp::sidecar {
@@ -31,6 +32,13 @@ class AnswerHead {
   std::span<char> room_;
   std::size_t used_ = 0;
 };
+
+/// What X-Source says of a path. It contains "rdma" only where RDMA carried the bytes: mounts look
+/// for that.
+std::string_view source_name(kelp_path path) noexcept;
+
+/// "89abcdef", with the quotes: as a volume server makes it of the stored checksum.
+void write_etag(std::uint32_t crc, std::array<char, 10>& out) noexcept;
 
 /// The value of Date, made once a second.
 class DateLine {

@@ -101,4 +101,11 @@ struct alignas(16) Exchange {
   }
 };
 
+inline kelp_status status_of(const kelp_completion& done) noexcept {
+  return static_cast<kelp_status>(done.status);
+}
+inline kelp_path path_of(const kelp_completion& done) noexcept {
+  return static_cast<kelp_path>(done.path);
+}
+
 }  // namespace kelp::sidecar

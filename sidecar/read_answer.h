@@ -7,7 +7,8 @@
 //         │                                last one waits for a second stat: is it the same needle?
 //         └► stat alone (HEAD, Range, conditions) ─► 304, 416, or the read
 //
-// A body of up to 1 MiB is one read of the ring.
+// A body of up to 1 MiB is one read of the ring. read_answer.cc asks and decides;
+// read_answer_head.cc says it: heads, and errors by their sentences.
 #pragma once
 
 #include <cstdint>
@@ -77,6 +78,7 @@ class Reads {
   void answer_too_far(Exchange& exchange, std::uint64_t total);
   void write_head(Exchange& exchange, int status, std::uint64_t content_bytes, kelp_path path);
   void write_about(AnswerHead& head, const Exchange& exchange);
+  static void end_head(Exchange& exchange, AnswerHead& head);
   void read_ahead(Exchange& exchange);
   void piece_read(Exchange& exchange, std::uint32_t which, const kelp_completion& done);
   void checked(Exchange& exchange, const kelp_completion& done);

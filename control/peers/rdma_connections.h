@@ -4,10 +4,9 @@
 // that grows; reads take the next path meanwhile.
 //
 // Belongs to the control thread; driven like PeerConnections. After privileges are dropped: a
-// device opened before refuses every post.
+// device opened before refuses every post. rdma_connections.cc is the loop and how connections end,
+// rdma_connect.cc how they come about.
 #pragma once
-
-#include <rdma/rdma_cma.h>
 
 #include <chrono>
 #include <cstdint>
@@ -19,7 +18,8 @@
 
 #include "control/gateway/server_address.h"
 #include "control/peers/peer_report.h"
-#include "control/peers/rdma_regions.h"
+#include "control/peers/rdma_cm.h"
+#include "control/peers/rdma_resources.h"
 #include "control/peers/socket_address.h"
 #include "dataplane/wire/handshake.h"
 #include "dataplane/worker/worker.h"
@@ -67,29 +67,19 @@ class RdmaConnections {
   void ended(const LinkEnded& ended);
 
   /// For memory that targets may answer into.
-  MemoryRegistrar* registrar() noexcept { return &regions_; }
+  MemoryRegistrar* registrar() noexcept { return &resources_.regions(); }
   /// Whether some target can be asked by RDMA now.
   bool reaches_target() const;
   std::vector<PeerReport> reports() const;
   PeerCounters counters() const noexcept { return counters_; }
-  std::uint64_t pinned_bytes() const noexcept { return regions_.pinned_bytes(); }
+  std::uint64_t pinned_bytes() const noexcept { return resources_.regions().pinned_bytes(); }
 
  private:
   using Clock = std::chrono::steady_clock;
 
-  struct DestroyId {
-    void operator()(rdma_cm_id* id) const noexcept { ::rdma_destroy_id(id); }
-  };
-  struct DestroyChannel {
-    void operator()(rdma_event_channel* channel) const noexcept {
-      ::rdma_destroy_event_channel(channel);
-    }
-  };
-  using Id = std::unique_ptr<rdma_cm_id, DestroyId>;
-
   /// One that is being made, or that a worker has.
   struct Connection {
-    Id id;
+    RdmaId id;
     std::shared_ptr<VerbsEndpoint> endpoint;
     std::unique_ptr<wire::GatewayHandshake> gateway;  // one of both
     std::unique_ptr<wire::TargetHandshake> target;
@@ -128,36 +118,32 @@ class RdmaConnections {
   bool may_go_without_key(const sockaddr& address) const;
   bool take_event();
   void heard(std::uint64_t id, const rdma_cm_event& event);
-  void asked(Id id, std::span<const std::byte> private_data);
+  void asked(RdmaId id, std::span<const std::byte> private_data);
   void refuse(rdma_cm_id* id, wire::RefusalCode code, const std::string& why);
   void dial(std::size_t which);
   Result<void> connect(Connection& connection);
   Result<void> make_endpoint(Connection& connection, std::uint16_t slots);
-  Result<std::shared_ptr<RdmaDomain>> domain_of(const Connection& connection);
-  Result<std::shared_ptr<RegisteredArena>> arena_of(ibv_context* device, std::uint32_t worker);
   void established(Connection& connection);
   void send_output(Connection& connection);
   void go_on(std::uint64_t id);
   void agreed(std::uint64_t id);
   void fail(std::uint64_t id, const std::string& why);
+  static void log_refused(const std::string& peer, const std::string& why);
   void dial_failed(std::size_t which, std::string why);
   void end_queue_pair(Connection& connection);
   static std::uint32_t worker_of(const Connection& connection);
   void take_ends();
 
   const RdmaOptions options_;
-  RdmaRegions regions_;
+  RdmaResources resources_;
   std::vector<Worker*> workers_;
   UniqueFd epoll_;
   UniqueFd end_bell_;
-  std::unique_ptr<rdma_event_channel, DestroyChannel> events_;
-  std::vector<Id> listeners_;
+  RdmaEvents events_;
+  std::vector<RdmaId> listeners_;
   std::map<std::uint64_t, Connection> connections_;
-  std::uint64_t last_id_ = 0;
+  std::uint64_t last_id_ = 15;  // below are ids of what is no connection
   std::vector<Dial> dials_;
-  std::map<ibv_context*, std::shared_ptr<RdmaDomain>> target_domains_;
-  std::map<std::pair<ibv_context*, PeerIndex>, std::shared_ptr<RdmaDomain>> gateway_domains_;
-  std::map<std::pair<ibv_context*, std::uint32_t>, std::shared_ptr<RegisteredArena>> arenas_;
   PeerCounters counters_;
   bool draining_ = false;
 };

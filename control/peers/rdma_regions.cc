@@ -37,11 +37,6 @@ Result<std::shared_ptr<RdmaDomain>> RdmaRegions::add_domain(ibv_context* device)
   return made;
 }
 
-void RdmaRegions::remove_domain(std::uint32_t index) {
-  for (auto& [keys, memory] : memories_) unpin(memory, *keys, index);
-  domains_[index].reset();
-}
-
 void RdmaRegions::pin(Memory& memory, RegionKeys& keys, const std::shared_ptr<RdmaDomain>& domain) {
   auto region = RegisteredMemory::create(domain, memory.bytes, Reach::kRemoteWrite);
   if (!region) {

@@ -23,8 +23,6 @@ class RdmaRegions final : public MemoryRegistrar {
   /// A domain that others may write through; all memory is registered in it. The error says why
   /// there can be no other one.
   Result<std::shared_ptr<RdmaDomain>> add_domain(ibv_context* device);
-  /// Nobody is connected by it any more.
-  void remove_domain(std::uint32_t index);
 
   std::uint64_t pinned_bytes() const noexcept { return pinned_bytes_; }
 

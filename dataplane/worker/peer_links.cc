@@ -94,16 +94,18 @@ void PeerLinks::learn(std::uint32_t volume, PeerIndex peer, Ticks until) {
   routes_[volume] = {peer, until};
 }
 
-GatewayLink* PeerLinks::link_for(std::uint32_t volume, kelp_path path, Ticks now) noexcept {
-  if (gateways_.empty()) return nullptr;
+std::optional<PeerIndex> PeerLinks::peer_for(std::uint32_t volume, Ticks now) noexcept {
+  if (gateways_.empty()) return std::nullopt;
   const auto route = routes_.find(volume);
-  if (route == routes_.end()) return nullptr;
-  if (now >= route->second.until) {
-    routes_.erase(route);
-    return nullptr;
-  }
+  if (route == routes_.end()) return std::nullopt;
+  if (now < route->second.until) return route->second.peer;
+  route->second.until = now + find_out_;
+  return std::nullopt;
+}
+
+GatewayLink* PeerLinks::link_to(PeerIndex peer, std::uint32_t volume, kelp_path path) noexcept {
   for (const Gateway& each : gateways_) {
-    if (each.peer != route->second.peer || each.link->path() != path) continue;
+    if (each.peer != peer || each.link->path() != path) continue;
     if (each.link->ending() || each.suspected != 0) continue;
     if (volume % each.target_workers == each.target_worker) return each.link;
   }

@@ -68,8 +68,11 @@ class PeerLinks {
   /// `volume` is read by `peer`, as far as is known, until then.
   void learn(std::uint32_t volume, PeerIndex peer, Ticks until);
   void forget(std::uint32_t volume) { routes_.erase(volume); }
-  /// The link by `path` to ask for it now; null: there is none, or it is not up.
-  GatewayLink* link_for(std::uint32_t volume, kelp_path path, Ticks now) noexcept;
+  /// Who reads it, as far as is known. Of a route whose time is up nobody is told once, whose read
+  /// is to find out anew, and the others for so long go on by it.
+  std::optional<PeerIndex> peer_for(std::uint32_t volume, Ticks now) noexcept;
+  /// The link to that peer by `path` to ask for a volume now; null: there is none, or it is not up.
+  GatewayLink* link_to(PeerIndex peer, std::uint32_t volume, kelp_path path) noexcept;
 
   /// It let a request wait for too long: it is asked nothing more until something is heard of it,
   /// and fenced if nothing is for some time.
@@ -153,10 +156,12 @@ class PeerLinks {
   }
 
   static constexpr std::uint64_t kFenceAfterUs = 1'000'000;
+  static constexpr std::uint64_t kFindOutUs = 2'000'000;
   /// By RDMA the buffers of what was asked cannot be had back otherwise, for another path.
   static constexpr std::uint64_t kFenceVerbsAfterUs = 250'000;
 
   bool closed_ = false;
+  const Ticks find_out_ = TickRate::instance().from_us(kFindOutUs);
   const Ticks fence_after_ = TickRate::instance().from_us(kFenceAfterUs);
   const Ticks fence_verbs_after_ = TickRate::instance().from_us(kFenceVerbsAfterUs);
   std::unique_ptr<TcpTransport> tcp_;  // made with the first link of its kind

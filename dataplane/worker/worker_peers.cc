@@ -94,12 +94,15 @@ void Worker::be_patient(Op& op, Ticks now) const noexcept {
 /// happened.
 bool Worker::ask_peer(OpIndex index) noexcept {
   Op& op = ops_[index];
+  if (op.peers_asked == kNoPeersToAsk) return false;
   const Ticks now = ticks_now();
   if (now >= op.deadline) return false;
+  const auto peer = peers_.peer_for(op.submission.volume, now);
+  if (!peer) return false;
   for (const kelp_path path : {KELP_PATH_VERBS, KELP_PATH_TCP}) {
     const auto bit = static_cast<std::uint8_t>(1U << path);
     if ((op.peers_asked & bit) != 0) continue;
-    GatewayLink* const link = peers_.link_for(op.submission.volume, path, now);
+    GatewayLink* const link = peers_.link_to(*peer, op.submission.volume, path);
     if (link == nullptr || !op.peer_read.begin(*link, index, wanted_of_peer(op, now), now))
       continue;
     op.peers_asked |= bit;

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import math
 import os
 import random
-import socket
 import subprocess
 import sys
 import tempfile
@@ -174,18 +172,9 @@ def taught(made: Lab) -> bool:
 # ---- counts ----------------------------------------------------------------------------------------------------------
 
 
-def control(kelpd: daemon.Daemon, path: str) -> dict[str, Any]:
-    """GET on its control socket: a kelpctl would take a CPU from a worker for longer."""
-    connection = http.client.HTTPConnection("kelpd", timeout=30)
-    with socket.socket(socket.AF_UNIX) as connection.sock:
-        connection.sock.connect(str(kelpd.run_dir / "control.sock"))
-        connection.request("GET", path)
-        return json.loads(connection.getresponse().read())
-
-
 def peer_of(kelpd: daemon.Daemon) -> dict[str, Any]:
     """The RDMA connection, as this end of it tells."""
-    answer = control(kelpd, "/peers")
+    answer = kelpd.control("/peers")
     found = [peer for peer in answer["peers"] if peer["path"] == "verbs" and peer["adapter"]]
     if len(found) != 1:
         raise process.LabError(f"not one RDMA connection: {answer['peers']}")
@@ -212,7 +201,7 @@ def counts_now(made: Lab) -> dict[str, float]:
 
 
 def worker_counts(kelpd: daemon.Daemon) -> dict[str, int]:
-    return control(kelpd, "/stats")["workers"][0]["counters"]
+    return kelpd.control("/stats")["workers"][0]["counters"]
 
 
 def counted(made: Lab, each: Load, depth: int) -> tuple[dict[str, Any], dict[str, float]]:

@@ -10,11 +10,8 @@
 #include <arpa/inet.h>
 #include <liburing.h>
 #include <netinet/tcp.h>
-#include <pthread.h>
-#include <sched.h>
 #include <sys/socket.h>
 
-#include <CLI/CLI.hpp>
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
@@ -24,6 +21,7 @@
 #include <thread>
 #include <vector>
 
+#include "bench/bare.h"
 #include "shm_ring/ticks.h"
 #include "shm_ring/unique_fd.h"
 #include "tools/bench/samples.h"
@@ -31,26 +29,10 @@
 namespace kelp::bench {
 namespace {
 
-struct Options {
-  std::vector<int> cpus;
-  double seconds = 0.5;
+struct Options : BareOptions {
   std::size_t request_bytes = 64, answer_bytes = 4096, message_bytes = 1 << 20;
   bool zero_copy = false;
 };
-
-[[noreturn]] void give_up(const std::string& why, int error = errno) {
-  std::fprintf(stderr, "kelp-tcp-bare: %s: %s\n", why.c_str(), std::strerror(error));
-  std::exit(1);
-}
-
-void pin(int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(static_cast<unsigned>(cpu), &set);
-  if (const int rc = ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set); rc != 0) {
-    give_up("cannot run on CPU " + std::to_string(cpu), rc);
-  }
-}
 
 struct Pair {
   UniqueFd asks, answers;
@@ -198,13 +180,7 @@ nlohmann::json stream(const Options& options) {
 int main(int argc, char** argv) {
   kelp::bench::Options options;
   CLI::App app("What the kernel takes for the bytes of reads over TCP");
-  app.require_subcommand(1);
-  app.fallthrough();
-  app.add_option("--cpus", options.cpus, "of who asks, and of who answers")
-      ->required()
-      ->delimiter(',')
-      ->expected(2);
-  app.add_option("--seconds", options.seconds, "how long");
+  options.add_to(app);
   CLI::App* const ping_pong = app.add_subcommand("ping-pong", "request and answer, one at a time");
   ping_pong->add_option("--request", options.request_bytes, "bytes");
   ping_pong->add_option("--answer", options.answer_bytes, "bytes");

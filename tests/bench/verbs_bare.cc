@@ -12,12 +12,9 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <infiniband/verbs.h>
-#include <pthread.h>
-#include <sched.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -32,6 +29,7 @@
 #include <utility>
 #include <vector>
 
+#include "bench/bare.h"
 #include "dataplane/checksum/crc32c.h"
 #include "dataplane/transport/verbs/hold_limit.h"
 #include "shm_ring/ticks.h"
@@ -41,10 +39,8 @@
 namespace kelp::bench {
 namespace {
 
-struct Options {
+struct Options : BareOptions {
   std::string address, file;
-  std::vector<int> cpus;
-  double seconds = 0.5;
   std::uint32_t size_bytes = 4096, depth = 1;
 };
 
@@ -61,20 +57,6 @@ struct Request {
   std::array<std::byte, 40> rest;
 };
 static_assert(sizeof(Request) == 64);
-
-[[noreturn]] void give_up(const std::string& why, int error = errno) {
-  std::fprintf(stderr, "kelp-verbs-bare: %s: %s\n", why.c_str(), std::strerror(error));
-  std::exit(1);
-}
-
-void pin(int cpu) {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  CPU_SET(static_cast<unsigned>(cpu), &set);
-  if (const int rc = ::pthread_setaffinity_np(::pthread_self(), sizeof set, &set); rc != 0) {
-    give_up("cannot run on CPU " + std::to_string(cpu), rc);
-  }
-}
 
 template <auto Free>
 struct VerbsFree {
@@ -473,14 +455,8 @@ nlohmann::json pread(const Options& options) {
 int main(int argc, char** argv) {
   kelp::bench::Options options;
   CLI::App app("What the adapter takes for the bytes of reads over RDMA");
-  app.require_subcommand(1);
-  app.fallthrough();
-  app.add_option("--cpus", options.cpus, "of who asks, and of who answers")
-      ->required()
-      ->delimiter(',')
-      ->expected(2);
+  options.add_to(app);
   app.add_option("--file", options.file, "is read")->required();
-  app.add_option("--seconds", options.seconds, "how long");
   app.add_option("--size", options.size_bytes, "bytes of each read")
       ->check(CLI::Range(1U, 8U << 20));
   CLI::App* const reads = app.add_subcommand("reads", "from end to end");

@@ -85,7 +85,7 @@ class VerbsLab:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def peers(self, kelpd: daemon.Daemon, path: str = "verbs") -> list[dict[str, Any]]:
-        return [peer for peer in lab.control(kelpd, "/peers")["peers"] if peer["path"] == path]
+        return [peer for peer in kelpd.control("/peers")["peers"] if peer["path"] == path]
 
     @staticmethod
     def resources() -> dict[str, int]:

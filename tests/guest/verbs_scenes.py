@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "fixture_rows"))
 import run as fixture_rows  # noqa: E402
 from kelplab import daemon, process, weed  # noqa: E402
-from peer_faults import Held, LateReader, is_right  # noqa: E402
+from peer_faults import Held, LateReader, is_right, stands_still  # noqa: E402
 
 SLOTS = 64
 DEADLINE_MS = 4000  # three ways, the last of which is HTTP through an emulated CPU
@@ -84,6 +84,7 @@ class VerbsScenes(VerbsLab):
                     self.figures[f"by verbs after the start of a target, s ({'killed' if kills else 'stopped'} next)"] = round(
                         time.monotonic() - began, 2)
                     target.child.process.send_signal(signal.SIGSTOP)
+                    process.wait_until("the target to stand still", lambda: stands_still(target.child.pid), [])
                     reader.begin(0, SLOTS, DEADLINE_MS)
                     time.sleep(0.2)
                     if kills:
@@ -151,9 +152,11 @@ class VerbsScenes(VerbsLab):
             counts: collections.Counter[str] = collections.Counter()
             cycles = 0
             first = len(self.objects)
-            while answers < self.late_wanted:
+            while answers < self.late_wanted and cycles < self.late_wanted / SLOTS * 3:
                 self.wait_path(gateway, reader)
+                heard = self._heard(target)
                 target.child.process.send_signal(signal.SIGSTOP)
+                process.wait_until("the target to stand still", lambda: stands_still(target.child.pid), [])
                 reader.begin(first, SLOTS, 200)
                 began = time.monotonic()
                 ends = [reader.end(), reader.read(first, SLOTS // 2, 100)]
@@ -164,16 +167,22 @@ class VerbsScenes(VerbsLab):
                 for each in ends:
                     ways.update(each["ends"])
                     counts.update({key: each[key] for key in ("wrong", "held", "changed")})
-                # What was under way when it stopped was asked before: its answers were posted late.
-                answers += SLOTS
+                # What it has heard since it goes on, and answers, is of reads that have ended.
+                answers += self._heard(target) - heard
                 cycles += 1
                 first = len(self.objects) + (first - len(self.objects) + SLOTS) % (4 * SLOTS)
             time.sleep(2)
             counts["changed"] += reader.changed()
             stats = gateway.stats()["workers"][0]["counters"]
-            self.figures["late"] = {"silences": cycles, "asked before a silence": answers, "ends": dict(ways), **counts,
-                                    "late answers that still came": stats["peer_late"]}
+            self.figures["late"] = {"silences": cycles, "late answers": answers, "ends": dict(ways), **counts,
+                                    "of those taken by a link that was not fenced": stats["peer_late"]}
+            self.expect(answers >= self.late_wanted, f"only {answers} answers were late")
+            self.expect(0 < stats["peer_late"] < answers, f"of {answers} late answers {stats['peer_late']} came by a link")
             self.expect(counts["wrong"] == counts["changed"] == 0, f"late answers: {dict(counts)}")
+
+    @staticmethod
+    def _heard(target: daemon.Daemon) -> int:
+        return target.stats()["workers"][0]["counters"]["peer_requests"]
 
     # ---- ways to set it up
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import http.client
 import itertools
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -191,15 +189,6 @@ def gateway_flags(masters: Sequence[str], home: Path, **settings: object) -> lis
     config = home / "kelpd.toml"
     config.write_text("[gateway]\n" + "\n".join(lines) + "\n")
     return ["--config", str(config)] + [word for master in masters for word in ("--master", master)]
-
-
-def control(kelpd: daemon.Daemon, path: str) -> dict[str, Any]:
-    """GET on its control socket."""
-    connection = http.client.HTTPConnection("kelpd", timeout=10)
-    with socket.socket(socket.AF_UNIX) as connection.sock:
-        connection.sock.connect(str(kelpd.run_dir / "control.sock"))
-        connection.request("GET", path)
-        return json.loads(connection.getresponse().read())
 
 
 def counters(kelpd: daemon.Daemon) -> dict[str, int]:

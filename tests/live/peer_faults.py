@@ -219,8 +219,8 @@ class PeerFaults(Peers):
 
     @staticmethod
     def _in_flight_over_tcp(kelpd: daemon.Daemon) -> int:
-        clients = sum(client["in_flight"] for client in lab.control(kelpd, "/clients")["clients"])
-        return clients - lab.control(kelpd, "/stats")["gateway"]["counters"]["in_flight"]
+        clients = sum(client["in_flight"] for client in kelpd.control("/clients")["clients"])
+        return clients - kelpd.control("/stats")["gateway"]["counters"]["in_flight"]
 
     def _judge_kills(self, name: str, http: bool, rounds: Sequence[dict[str, Any]]) -> None:
         ways: collections.Counter[str] = sum((each["ends"] for each in rounds), collections.Counter())
@@ -365,8 +365,8 @@ class PeerFaults(Peers):
         return self._at_rest(target, gateway)
 
     def _at_rest(self, target: daemon.Daemon, gateway: daemon.Daemon) -> dict[str, Held]:
-        process.wait_until("nothing to be in flight", lambda: not lab.control(gateway, "/clients")["clients"]
-                           and lab.control(gateway, "/stats")["gateway"]["counters"]["in_flight"] == 0, [gateway.child])
+        process.wait_until("nothing to be in flight", lambda: not gateway.control("/clients")["clients"]
+                           and gateway.control("/stats")["gateway"]["counters"]["in_flight"] == 0, [gateway.child])
         time.sleep(0.5)
         ports = {server.port for server in (*self.cluster.masters, *self.cluster.volume_servers)}
         return {"gateway": Held.by(gateway, ports), "target": Held.by(target, ports)}

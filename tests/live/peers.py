@@ -65,7 +65,7 @@ class Peers:
 
     @staticmethod
     def peers(kelpd: daemon.Daemon) -> list[dict[str, Any]]:
-        return lab.control(kelpd, "/peers")["peers"]
+        return kelpd.control("/peers")["peers"]
 
     def serving(self, target: daemon.Daemon) -> None:
         target.wait_serving(file.vid for file in self.cluster.volume_files())

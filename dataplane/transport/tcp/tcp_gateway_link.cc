@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "dataplane/transport/link_request.h"
 #include "shm_ring/kelp.h"
 
 namespace kelp {
@@ -21,24 +22,11 @@ TcpGatewayLink::TcpGatewayLink(Uring& uring, UniqueFd socket, std::uint64_t id,
                   *this) {}
 
 std::optional<std::uint16_t> TcpGatewayLink::ask(std::uint32_t owner, const LinkRead& read) {
-  if (ending() || read.buffer.empty() || read.buffer.size() > max_slice_bytes_ ||
-      read.token.size() > wire::kMostTokenBytes) {
-    return std::nullopt;
-  }
+  if (ending() || !may_be_asked(read, max_slice_bytes_)) return std::nullopt;
   const auto taken = slots_.take(owner);
   if (!taken) return std::nullopt;
-  wire::Request request;
-  request.slot = taken->slot;
-  request.generation = taken->generation;
-  request.kind = read.stat ? wire::RequestKind::kStat : wire::RequestKind::kRead;
-  request.volume = static_cast<std::uint32_t>(read.fid.volume);
-  request.needle = static_cast<std::uint64_t>(read.fid.needle);
-  request.cookie = static_cast<std::uint32_t>(read.fid.cookie);
-  request.offset_bytes = read.offset_bytes;
-  request.length_bytes = static_cast<std::uint32_t>(read.buffer.size());
-  request.timeout_us = read.timeout_us;
   std::array<std::byte, wire::kMostFrameBytes> room;
-  connection_.post(wire::write_request(request, read.token, room));
+  connection_.post(wire::write_request(request_of(read, *taken), read.token, room));
   requests_[taken->slot] = {read.buffer, taken->generation, owner};
   return taken->slot;
 }

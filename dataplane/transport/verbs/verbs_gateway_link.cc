@@ -1,5 +1,7 @@
 #include "dataplane/transport/verbs/verbs_gateway_link.h"
 
+#include "dataplane/transport/link_request.h"
+
 namespace kelp {
 
 using wire::FrameKind;
@@ -14,24 +16,14 @@ VerbsGatewayLink::VerbsGatewayLink(std::shared_ptr<VerbsEndpoint> endpoint,
       max_slice_bytes_(agreement.max_slice_bytes) {}
 
 std::optional<std::uint16_t> VerbsGatewayLink::ask(std::uint32_t owner, const LinkRead& read) {
-  if (ending() || read.buffer.empty() || read.buffer.size() > max_slice_bytes_ ||
-      read.token.size() > wire::kMostTokenBytes || read.keys == nullptr) {
+  if (ending() || !may_be_asked(read, max_slice_bytes_) || read.keys == nullptr) {
     return std::nullopt;
   }
   const auto key = read.keys->remote_key(endpoint_->domain().index);
   if (!key) return std::nullopt;
   const auto taken = slots_.take(owner);
   if (!taken) return std::nullopt;
-  wire::Request request;
-  request.slot = taken->slot;
-  request.generation = taken->generation;
-  request.kind = read.stat ? wire::RequestKind::kStat : wire::RequestKind::kRead;
-  request.volume = static_cast<std::uint32_t>(read.fid.volume);
-  request.needle = static_cast<std::uint64_t>(read.fid.needle);
-  request.cookie = static_cast<std::uint32_t>(read.fid.cookie);
-  request.offset_bytes = read.offset_bytes;
-  request.length_bytes = static_cast<std::uint32_t>(read.buffer.size());
-  request.timeout_us = read.timeout_us;
+  wire::Request request = request_of(read, *taken);
   request.rkey = *key;
   request.remote_address = reinterpret_cast<std::uint64_t>(read.buffer.data());
   std::array<std::byte, wire::kMostFrameBytes> room;
