@@ -187,9 +187,9 @@ bool Worker::may_sleep() const noexcept {
 /// intervals. Not where workers have no CPU that others could use meanwhile.
 Ticks Worker::worthwhile_spin() const noexcept {
   if (!has_cpus_to_spare_) return 0;
-  const Ticks expected = 2 * typical_answer_;
-  const bool soon = !peer_waits_.empty() && expected < rate_.from_us(kMostSpinForAnswerUs);
-  return std::max(short_gap_, soon ? expected : 0);
+  const Ticks most = rate_.from_us(kMostSpinForAnswerUs);
+  const bool soon = !peer_waits_.empty() && typical_answer_ < most;
+  return std::max(short_gap_, soon ? std::min(2 * typical_answer_, most) : 0);
 }
 
 void Worker::sleep() noexcept {
