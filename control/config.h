@@ -11,6 +11,7 @@
 
 #include "control/command_line.h"
 #include "shm_ring/result.h"
+#include "sidecar/options.h"
 
 namespace kelp {
 
@@ -139,13 +140,10 @@ struct RdmaConfig {
   std::uint32_t traffic_class = 0;       ///< of packets; 0..255
 };
 
-/// Which answers of the sidecar carry the mark that makes a mount use them.
-enum class MountMark : std::uint8_t { kDataplane, kRdma, kAny };
-
 /// [sidecar]: the HTTP API of the old RDMA sidecar.
 struct SidecarConfig {
   std::vector<std::string> listen;  ///< "host:port"; empty: it is off
-  MountMark mount_accepts = MountMark::kDataplane;
+  sidecar::MountAccepts mount_accepts = sidecar::MountAccepts::kDataplane;
   std::uint32_t max_connections = 16384;  ///< 1..1000000
 };
 

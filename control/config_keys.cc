@@ -20,8 +20,10 @@ constexpr std::array<Choice<Mlx5>, 2> kMlx5s = {{{Mlx5::kAuto, "auto"}, {Mlx5::k
 constexpr std::array<Choice<HugePages>, 3> kHugePages = {
     {{HugePages::kPrefer, "prefer"}, {HugePages::kRequire, "require"}, {HugePages::kOff, "off"}}};
 
-constexpr std::array<Choice<MountMark>, 3> kMountMarks = {
-    {{MountMark::kDataplane, "dataplane"}, {MountMark::kRdma, "rdma"}, {MountMark::kAny, "any"}}};
+constexpr std::array<Choice<sidecar::MountAccepts>, 3> kMountMarks = {
+    {{sidecar::MountAccepts::kDataplane, "dataplane"},
+     {sidecar::MountAccepts::kRdma, "rdma"},
+     {sidecar::MountAccepts::kAny, "any"}}};
 
 // sun_path holds 107 bytes, and "/control.sock" is 13 of them.
 constexpr std::size_t kMaxRunDirBytes = 94;
@@ -260,13 +262,13 @@ void add_rdma(std::vector<ConfigKey>& keys) {
 }
 
 void add_sidecar(std::vector<ConfigKey>& keys) {
-  const auto sidecar = [](auto member) { return at(&Config::sidecar, member); };
-  keys.push_back(urls_key("sidecar.listen", sidecar(&SidecarConfig::listen),
+  const auto field = [](auto member) { return at(&Config::sidecar, member); };
+  keys.push_back(urls_key("sidecar.listen", field(&SidecarConfig::listen),
                           "Where the HTTP read API listens; empty: nowhere."));
-  keys.push_back(choice_key<MountMark>(
-      "sidecar.mount_accepts", sidecar(&SidecarConfig::mount_accepts), kMountMarks,
+  keys.push_back(choice_key<sidecar::MountAccepts>(
+      "sidecar.mount_accepts", field(&SidecarConfig::mount_accepts), kMountMarks,
       "Answers that a weed mount uses: not those over HTTP, only those over RDMA, or all."));
-  keys.push_back(number_key("sidecar.max_connections", sidecar(&SidecarConfig::max_connections),
+  keys.push_back(number_key("sidecar.max_connections", field(&SidecarConfig::max_connections),
                             {1, 1000000, "connections"},
                             "Connections of clients at once; beyond, idle ones are closed."));
 }

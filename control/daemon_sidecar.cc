@@ -6,22 +6,6 @@
 #include "sidecar/sidecar.h"
 
 namespace kelp {
-namespace {
-
-sidecar::MountAccepts accepts_of(MountMark mark) {
-  switch (mark) {
-    case MountMark::kRdma:
-      return sidecar::MountAccepts::kRdma;
-    case MountMark::kAny:
-      return sidecar::MountAccepts::kAny;
-    case MountMark::kDataplane:
-      break;
-  }
-  return sidecar::MountAccepts::kDataplane;
-}
-
-}  // namespace
-
 /// Before privileges are dropped: the port may be one for root.
 Result<void> Daemon::open_sidecar() {
   for (const std::string& text : config_.sidecar.listen) {
@@ -40,7 +24,7 @@ Result<void> Daemon::start_sidecar() {
   sidecar::Options options;
   options.listeners = std::move(sidecar_listeners_);
   options.run_dir = config_.daemon.run_dir;
-  options.mount_accepts = accepts_of(config_.sidecar.mount_accepts);
+  options.mount_accepts = config_.sidecar.mount_accepts;
   options.max_connections = config_.sidecar.max_connections;
   options.facts = sidecar_facts_;
   auto started = sidecar::Sidecar::start(std::move(options));
