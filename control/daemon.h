@@ -78,6 +78,7 @@ class Daemon {
 
   // daemon_control.cc
   ReportSources sources() const;
+  std::optional<PeersReport> peers_report() const;
   HttpRoutes routes();
   void add_operator_routes(HttpRoutes& routes);
   void take_signals();

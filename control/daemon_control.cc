@@ -63,7 +63,7 @@ HttpRoutes Daemon::routes() {
   });
   routes.add("GET", "/peers", [this](const HttpRequest&) {
     HttpResponse response;
-    response.body = peers_json(peers_.get(), rdma_.get());
+    response.body = peers_json(peers_report());
     return response;
   });
   routes.add("GET", "/devices", [](const HttpRequest&) {
@@ -74,7 +74,11 @@ HttpRoutes Daemon::routes() {
   routes.add("GET", "/metrics", [this](const HttpRequest&) {
     HttpResponse response;
     response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-    response.body = metrics_text(sources());
+    ReportSources all = sources();
+    all.peers = peers_report();
+    all.rdma_ports = rdma_port_counters();
+    if (sidecar_ != nullptr) all.sidecar = &sidecar_->counters();
+    response.body = metrics_text(all);
     return response;
   });
   add_operator_routes(routes);
@@ -120,6 +124,16 @@ ReportSources Daemon::sources() const {
   sources.reload_error = reload_error_;
   sources.started = started_;
   return sources;
+}
+
+std::optional<PeersReport> Daemon::peers_report() const {
+  if (peers_ == nullptr) return std::nullopt;
+  PeersReport report{peers_->reports(), peers_->counters()};
+  if (rdma_ == nullptr) return report;
+  for (PeerReport& peer : rdma_->reports()) report.peers.push_back(std::move(peer));
+  report.by_rdma = rdma_->counters();
+  report.pinned_bytes = rdma_->pinned_bytes();
+  return report;
 }
 
 void Daemon::take_signals() {

@@ -39,6 +39,8 @@ class Server {
   void run();
   /// Any thread.
   void stop() noexcept;
+  /// Any thread.
+  const Counters& counters() const noexcept { return counters_; }
 
  private:
   explicit Server(Options options);

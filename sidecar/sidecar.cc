@@ -21,6 +21,10 @@ Result<std::unique_ptr<Sidecar>> Sidecar::start(Options options) {
   return made;
 }
 
+const Counters& Sidecar::counters() const noexcept {
+  return server_->counters();
+}
+
 Sidecar::~Sidecar() {
   server_->stop();
   if (thread_.joinable()) thread_.join();
