@@ -188,6 +188,23 @@ void Daemon::start_drain(std::string_view asked_by) {
   attach_->close_listener();
   if (peers_ != nullptr) peers_->stop();
   if (rdma_ != nullptr) rdma_->drain();
+  if (sidecar_ == nullptr) return drain_workers();
+  // What it has begun to answer takes more reads. Half the time is for those who take it slowly.
+  sidecar_drain_deadline_ = Clock::now() + timeout / 2;
+  sidecar_->drain();
+}
+
+void Daemon::keep_draining() {
+  if (!sidecar_drain_deadline_) return;
+  // relaxed: nothing else is read by it.
+  const bool drained = sidecar_drained_.load(std::memory_order_relaxed);
+  if (!drained && Clock::now() < *sidecar_drain_deadline_) return;
+  sidecar_drain_deadline_.reset();
+  if (!drained) log_warning("clients of the HTTP read API took too long; their answers are cut");
+  drain_workers();
+}
+
+void Daemon::drain_workers() {
   workers_draining_ = workers_.size();
   tell_workers(WorkerCommand::Kind::kDrain);
 }

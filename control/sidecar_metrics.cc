@@ -18,6 +18,10 @@ void write_sidecar_metrics(Exposition& out, const sidecar::Counters& counters) {
          counters.shed);
   single("kelp_sidecar_timed_out_total", "Those closed because they were silent or slow.",
          counters.timed_out);
+  single("kelp_sidecar_temp_files_total", "Answers that named a temporary file.",
+         counters.temp_offered);
+  single("kelp_sidecar_temp_files_refused_total", "Those that found no room for one.",
+         counters.temp_refused);
   const auto by_path = [&](const char* name, const char* help, const auto& values) {
     out.family(name, "counter", help);
     for (std::size_t path = 0; path < values.size(); ++path) {

@@ -25,6 +25,10 @@ const Counters& Sidecar::counters() const noexcept {
   return server_->counters();
 }
 
+void Sidecar::drain() noexcept {
+  server_->drain();
+}
+
 Sidecar::~Sidecar() {
   server_->stop();
   if (thread_.joinable()) thread_.join();

@@ -21,6 +21,10 @@ class Sidecar {
   /// Closes all connections and ends the thread.
   ~Sidecar();
 
+  /// No connection is taken any more, those without a request are closed, and the others after
+  /// their answer; then Options::drained. Any thread.
+  void drain() noexcept;
+
   /// Any thread.
   const Counters& counters() const noexcept;
 
