@@ -20,6 +20,7 @@ from kelplab import benchmark, daemon, figures, load, process, rdma_lab, weed  #
 HARDWARE_COUNTERS = Path(f"/sys/class/infiniband/{rdma_lab.DEVICE}/ports/1/hw_counters")
 RNR = ("rcvd_rnr_err", "send_rnr_err", "retry_rnr_exceeded_err")
 RETRIES = ("completer_retry_err", "retry_exceeded_err")
+COUNTED_READS = 2000
 # Of a worker that does not sleep while there are reads.
 NO_SLEEP_US = 100_000
 
@@ -230,6 +231,16 @@ def idle(made: Lab) -> list[figures.Figure]:
             for name, pid in kelpds.items()]
 
 
+def system_calls(made: Lab) -> figures.Figure:
+    """Of a program that polls: what N more reads add."""
+    rdma, reads = made.rdma, COUNTED_READS
+    # Without the look at each object before the run.
+    argv = [rdma.programs / "kelp-bench", "--json", "--quiet", "--run-dir", rdma.gateway.run_dir, "--fids", rdma.fids(SMALL.size),
+            "--range", f"0:{SMALL.size}", "--warm-up", 0, "--timeout", 60000, "--count"]
+    few, many = (load.system_calls([*argv, count], rdma.home) for count in (reads, 2 * reads))
+    return figures.of_samples("system calls of a program that polls, per read", [(many - few) / reads], "low", "", 0)
+
+
 def by_program(made: Lab) -> list[figures.Figure]:
     """kelp-bench through the gateway and over HTTP in turns. Where it runs is the scheduler's choice."""
     rdma = made.rdma
@@ -254,7 +265,7 @@ def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Fig
         say(f"workers that sleep and that do not: {extent.pairs} pairs")
         measured += beside_no_sleep(made)
         say("by a program")
-        measured += by_program(made)
+        measured += [*by_program(made), system_calls(made)]
         say(f"{extent.idle_s:g} s of silence")
         return measured + idle(made)
 
