@@ -33,6 +33,7 @@ make_sysroot() {
   local options=(--quiet --variant=extract --architectures=arm64 --include="$libraries")
   ((EUID == 0)) || options+=(--mode=chrootless)
   mmdebstrap "${options[@]}" bookworm "$sysroot" || return
+  rm -rf "$sysroot"/{dev,tmp}  # QEMU would find them in place of those of this machine
   echo "$libraries" >"$sysroot.packages"
 }
 
