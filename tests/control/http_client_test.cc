@@ -316,8 +316,8 @@ TEST_CASE("a request larger than a socket takes at once is sent all the same") {
   const std::string large(4 << 20, 'x');
   // This server looks for the end of a head again with each piece of it.
   const HttpAnswer answer = scene.ask({.url = "http://" + server.address() + "/a",
-                                       .headers = {"X-Large: " + large},
-                                       .deadline = std::chrono::seconds(20)});
+                                       .deadline = std::chrono::seconds(20),
+                                       .headers = {"X-Large: " + large}});
   CHECK(answer.body == "the body");
   CHECK(server.asked().at(0).header("X-Large").size() == large.size());
 }
