@@ -154,6 +154,9 @@ void look_at_rdma(const CommonOptions& common, const json& health, const Setting
 
 Finding look_at_io_uring() {
   io_uring_params parameters{};
+  // As kelpd makes them: a kernel before 6.1 has io_uring and not these.
+  parameters.flags =
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
   const long fd = ::syscall(SYS_io_uring_setup, 1, &parameters);
   if (fd < 0) return judge_io_uring(errno);
   ::close(static_cast<int>(fd));
