@@ -32,12 +32,27 @@ def make_root(packages: Sequence[str], say: process.Progress) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     partial = root.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    done = subprocess.run(["mmdebstrap", "--variant=minbase", f"--include={','.join(wanted)}", release, partial],
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=1200, check=False)
-    if done.returncode != 0:
-        raise Unavailable(f"mmdebstrap made no root (exit code {done.returncode}):\n{done.stderr[-1000:]}")
+    # What it mounts below there is seen by nobody else, and gone with it.
+    argv = ["unshare", "--mount", "mmdebstrap", "--variant=minbase", f"--include={','.join(wanted)}", release, partial]
+    try:
+        work_off("mmdebstrap", argv, home / f"{root.name}.log")
+    except process.LabError as error:
+        raise Unavailable(str(error)) from None
     partial.rename(root)  # whole or not at all
     return root
+
+
+def work_off(name: str, argv: Sequence[str | Path], log: Path, env: dict[str, str] | None = None) -> None:
+    """A program that comes to an end by itself within 20 minutes. One that fails is a LabError."""
+    log.unlink(missing_ok=True)
+    child = process.Child(name, argv, log, env=env)
+    try:
+        code = child.process.wait(1200)
+    except subprocess.TimeoutExpired:
+        child.stop()
+        raise process.LabError(f"{name} takes more than 20 minutes:\n{child.log_tail()}") from None
+    if code != 0:
+        raise process.LabError(f"{name} failed (exit code {code}):\n{child.log_tail(40)}")
 
 
 def debian_release() -> str:
@@ -95,6 +110,19 @@ def booted(root: Path, stage: Path, log: Path) -> Iterator[Container]:
         yield container
     finally:
         child.stop()
+        forget_control_groups()
+
+
+def forget_control_groups() -> None:
+    """Where no systemd runs on the host, systemd-nspawn leaves its own behind, empty."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, ours = line.split(":", 2)
+        for mount in {names.removeprefix("name="), "unified", ""}:
+            for name in ("payload", "supervisor"):
+                top = Path("/sys/fs/cgroup", mount, ours.lstrip("/"), name)
+                for folder, _, _ in os.walk(top, topdown=False):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(folder)
 
 
 def missing_tools() -> list[str]:
