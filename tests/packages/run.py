@@ -169,7 +169,7 @@ class Operator:
         self.host.run("sh", "-ec", f"""
             umask 027
             cp /usr/share/kelp/gateway.toml /usr/share/kelp/target.toml /etc/kelp
-            sed -i 's/^# keys_file/keys_file/; s/127.0.0.1/{self.address}/' /etc/kelp/gateway.toml
+            sed -i 's/^# keys_file/keys_file/; s/127.0.0.1/{self.address}/' /etc/kelp/gateway.toml /etc/kelp/target.toml
             echo '1 {KEY}' >/etc/kelp/peers.keys
             chgrp -R kelp /etc/kelp
             mkdir -p /etc/systemd/system/kelp-target.service.d
