@@ -24,6 +24,8 @@ from kelplab import process  # noqa: E402
 
 ADDRESS = "10.9.0.1"  # of rxe0
 LIMIT_S = 700
+# Its systemd may say what devices a unit gets, which takes programs in the kernel.
+OPTIONS = ("--bind=/dev/infiniband", "--system-call-filter=bpf", "--capability=all")
 RDMA_DEVICES = {"/dev/infiniband/rdma_cm", "/dev/infiniband/uverbs0"}
 ORDINARY_DEVICES = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")}
 INSIDE = "--inside"
@@ -55,7 +57,7 @@ def inside(home: Path, root: Path, packages: Sequence[Path]) -> int:
     subprocess.run(["mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"], check=True)
     say = process.Progress()
     say("starting the container")
-    with container.booted(root, home / "stage", Path("/tmp/container.log"), "--bind=/dev/infiniband") as host:
+    with container.booted(root, home / "stage", Path("/tmp/container.log"), *OPTIONS) as host:
         operator = whole.Operator(host, packages, [], say, ADDRESS)
         operator.rows = operator.rows[:3]
         with operator.told_of_failures():
@@ -72,6 +74,10 @@ def scene(operator: whole.Operator) -> None:
     operator.host.run("sed", "-i", r"s/^# \(\[rdma\]\|listen = \)/\1/", "/etc/kelp/target.toml")
     operator.step("start", operator.start)
     operator.step("read by RDMA", functools.partial(operator.read, "verbs", "by RDMA"))
+    as_units = ("systemd-run", "--quiet", "--wait", "-p", "PrivateDevices=yes", "-p", "BindPaths=/dev/infiniband")
+    for device in RDMA_DEVICES:
+        done = operator.host.run(*as_units, "sh", "-c", f": <{device}", ok=False)
+        operator.expect(done.returncode != 0, f"{device} can be opened without DeviceAllow=: nothing is proven here")
     for unit in whole.UNITS:
         inside_it = ("nsenter", f"--target={operator.state(unit, 'MainPID')}", "--mount")
         seen = set(operator.host.text(*inside_it, "find", "/dev", "-type", "c", "-o", "-type", "b").splitlines())
