@@ -108,7 +108,7 @@ def booted(root: Path, stage: Path, log: Path, *options: str) -> Iterator[Contai
 
         process.wait_until("the container's systemd", leader, [child], PATIENCE_S)
         container = Container(child, leaders[0])
-        container.wait("the container's units", "sh", "-c", "systemctl is-system-running | grep -E 'running|degraded'", deadline_s=PATIENCE_S)
+        container.wait("the container's units", "sh", "-c", "systemctl is-system-running | grep -E 'running|degraded'")
         yield container
     finally:
         child.stop()
