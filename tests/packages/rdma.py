@@ -27,7 +27,7 @@ LIMIT_S = 700
 # Its systemd may say what devices a unit gets, which takes programs in the kernel.
 OPTIONS = ("--bind=/dev/infiniband", "--system-call-filter=bpf", "--capability=all")
 RDMA_DEVICES = {"/dev/infiniband/rdma_cm", "/dev/infiniband/uverbs0"}
-ORDINARY_DEVICES = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")}
+ORDINARY_DEVICES = {f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty", "pts/ptmx")}
 INSIDE = "--inside"
 
 
