@@ -103,7 +103,7 @@ def booted(root: Path, stage: Path, log: Path, *options: str) -> Iterator[Contai
 
         def leader() -> bool:
             tasks = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-            leaders[:] = [int(task) for task in tasks if Path(f"/proc/{task}/comm").read_text().strip() == "systemd"]
+            leaders[:] = [int(task) for task in tasks if name_of(task) == "systemd"]
             return bool(leaders)
 
         process.wait_until("the container's systemd", leader, [child], PATIENCE_S)
@@ -113,6 +113,14 @@ def booted(root: Path, stage: Path, log: Path, *options: str) -> Iterator[Contai
     finally:
         child.stop()
         forget_control_groups()
+
+
+def name_of(task: str) -> str:
+    """Of a process; empty once it has ended."""
+    try:
+        return Path(f"/proc/{task}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def forget_control_groups() -> None:

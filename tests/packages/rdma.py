@@ -57,11 +57,15 @@ def inside(home: Path, root: Path, packages: Sequence[Path]) -> int:
     subprocess.run(["mount", "-t", "cgroup2", "none", "/sys/fs/cgroup"], check=True)
     say = process.Progress()
     say("starting the container")
-    with container.booted(root, home / "stage", Path("/tmp/container.log"), *OPTIONS) as host:
-        operator = whole.Operator(host, packages, [], say, ADDRESS)
-        operator.rows = operator.rows[:3]
-        with operator.told_of_failures():
-            scene(operator)
+    try:
+        with container.booted(root, home / "stage", Path("/tmp/container.log"), *OPTIONS) as host:
+            operator = whole.Operator(host, packages, [], say, ADDRESS)
+            operator.rows = operator.rows[:3]
+            with operator.told_of_failures():
+                scene(operator)
+    except process.LabError as error:
+        print(f"failed: {error}")
+        return 1
     for one in operator.broken:
         print(f"BROKEN: {one}")
     return 1 if operator.broken else 0

@@ -174,7 +174,8 @@ class Operator:
             chgrp -R kelp /etc/kelp
             mkdir -p /etc/systemd/system/kelp-target.service.d
             printf '[Service]\\nSupplementaryGroups=seaweedfs\\n' >/etc/systemd/system/kelp-target.service.d/files.conf
-            systemctl daemon-reload""")
+            systemctl daemon-reload
+            echo 'vm.nr_hugepages = 8' >/etc/sysctl.d/60-kelp-hugepages.conf  # as hugepages.sh persist does; for the next boot""")
         self.host.run("sh", "-ec", "cc -std=c11 -Wall -Wextra -Werror $(pkg-config --cflags kelp) /stage/read_needle.c "
                                    "-o /data/read_needle $(pkg-config --libs kelp)")
 
@@ -259,8 +260,6 @@ class Operator:
 
 def prepare(options: Sequence[str], binary: Path, home: Path, say: process.Progress) -> tuple[list[Path], list[Path], Path]:
     """The packages, the same with a higher version, and a root; what a container needs besides lies with them in home/stage."""
-    if missing := container.missing_tools():
-        raise container.Unavailable(f"missing: {', '.join(missing)}")
     stage = home / "stage"
     stage.mkdir()
     packages = build(stage, options, say)
@@ -301,6 +300,8 @@ def lifetime(operator: Operator) -> None:
 def finish(name: str, test: Callable[..., tuple[dict[str, Any], Sequence[str]]]) -> int:
     """What verdict.run() answers, and 77 where there can be no container. The arguments are options of CMake."""
     try:
+        if missing := container.missing_tools():
+            raise container.Unavailable(f"missing: {', '.join(missing)}")
         return verdict.run(name, weed.DEFAULT_VERSION, functools.partial(test, sys.argv[1:]))
     except container.Unavailable as error:
         print(f"skipped: no container with systemd: {error}")
