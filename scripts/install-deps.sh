@@ -5,6 +5,7 @@
 #   scripts/install-deps.sh --bench   and for scripts/bench/
 #   scripts/install-deps.sh --fuzz    and for scripts/fuzz.sh
 #   scripts/install-deps.sh --cross   and for scripts/cross-aarch64.sh
+#   scripts/install-deps.sh --packages   and for scripts/package.sh
 #   scripts/install-deps.sh --libraries   installs nothing: prints the libraries Kelp is compiled with, one a line
 set -euo pipefail
 
@@ -15,12 +16,13 @@ libraries=(
 packages=(g++ cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv zstd "${libraries[@]}")
 case "${1:-}" in
   "") ;;
-  --tests) packages+=(clang-format clang libclang-rt-14-dev) ;;
+  --tests) packages+=(clang-format clang libclang-rt-14-dev debhelper dpkg-dev lintian mmdebstrap systemd-container) ;;
   --fuzz) packages+=(clang libclang-rt-14-dev) ;;
   --bench) packages+=(wrk strace valgrind perftest e2fsprogs) ;;
   --cross) packages+=(g++-aarch64-linux-gnu qemu-user-static mmdebstrap) ;;
   --libraries) printf '%s\n' "${libraries[@]}"; exit ;;
-  *) sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  --packages) packages+=(debhelper dpkg-dev lintian) ;;
+  *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then
