@@ -142,9 +142,13 @@ struct RdmaConfig {
 
 /// [sidecar]: the HTTP API of the old RDMA sidecar.
 struct SidecarConfig {
-  std::vector<std::string> listen;  ///< "host:port"; empty: it is off
+  std::vector<std::string> listen;  ///< "host:port"
+  bool unix_socket = false;         ///< in the run directory, also where `listen` is empty
   sidecar::MountAccepts mount_accepts = sidecar::MountAccepts::kDataplane;
-  std::uint32_t max_connections = 16384;  ///< 1..1000000
+  std::uint32_t max_connections = 16384;     ///< 1..1000000
+  std::string temp_dir;                      ///< of files that mounts open themselves; empty: none
+  std::uint64_t temp_min_bytes = 128 << 10;  ///< of an answer that is offered as one; 1..1 MiB
+  std::uint64_t temp_max_bytes = 256 << 20;  ///< of all together; 1 MiB..1 TiB
 };
 
 /// One effective item, for /config: where its value comes from.

@@ -27,7 +27,8 @@ constexpr std::array<Choice<sidecar::MountAccepts>, 3> kMountMarks = {
 
 // sun_path holds 107 bytes, and "/control.sock" is 13 of them.
 constexpr std::size_t kMaxRunDirBytes = 94;
-constexpr std::size_t kMaxPathBytes = 3072;  // room below PATH_MAX for the file's own name
+constexpr std::size_t kMaxPathBytes = 3072;    // room below PATH_MAX for the file's own name
+constexpr std::size_t kMaxTempDirBytes = 256;  // it goes into the head of an answer
 constexpr std::uint64_t kKiB = 1024;
 constexpr std::uint64_t kMiB = 1024 * kKiB;
 constexpr std::uint64_t kTiB = kMiB * kMiB;
@@ -143,7 +144,7 @@ void add_client(std::vector<ConfigKey>& keys) {
   keys.push_back(ids_key("client.allow_gids", client(&ClientConfig::allow_gids),
                          "Groups, also supplementary ones, whose members may attach."));
   keys.push_back(mode_key("client.socket_mode", client(&ClientConfig::socket_mode),
-                          "Permission bits of attach.sock and control.sock."));
+                          "Permission bits of the sockets in the run directory."));
   keys.push_back(text_key("client.socket_group", client(&ClientConfig::socket_group),
                           "group name, or empty",
                           "Group of both sockets; empty leaves it as it is."));
@@ -264,13 +265,23 @@ void add_rdma(std::vector<ConfigKey>& keys) {
 void add_sidecar(std::vector<ConfigKey>& keys) {
   const auto field = [](auto member) { return at(&Config::sidecar, member); };
   keys.push_back(urls_key("sidecar.listen", field(&SidecarConfig::listen),
-                          "Where the HTTP read API listens; empty: nowhere."));
+                          "Where the HTTP read API listens; empty: at no port."));
+  keys.push_back(bool_key("sidecar.unix_socket", field(&SidecarConfig::unix_socket),
+                          "It is also at http.sock in the run directory; true: even there alone."));
   keys.push_back(choice_key<sidecar::MountAccepts>(
       "sidecar.mount_accepts", field(&SidecarConfig::mount_accepts), kMountMarks,
       "Answers that a weed mount uses: not those over HTTP, only those over RDMA, or all."));
   keys.push_back(number_key("sidecar.max_connections", field(&SidecarConfig::max_connections),
                             {1, 1000000, "connections"},
                             "Connections of clients at once; beyond, idle ones are closed."));
+  keys.push_back(
+      optional_path_key("sidecar.temp_dir", field(&SidecarConfig::temp_dir), kMaxTempDirBytes,
+                        "Directory of files by which large answers are offered to mounts of this "
+                        "host, too; empty: none are."));
+  keys.push_back(bytes_key("sidecar.temp_min_bytes", field(&SidecarConfig::temp_min_bytes),
+                           {1, kMiB, ""}, "Smaller answers are not offered so."));
+  keys.push_back(bytes_key("sidecar.temp_max_bytes", field(&SidecarConfig::temp_max_bytes),
+                           {kMiB, kTiB, ""}, "Of all such files together."));
 }
 
 std::vector<ConfigKey> build_keys() {

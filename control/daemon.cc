@@ -60,7 +60,7 @@ Result<void> Daemon::set_up() {
   raise_descriptor_limit();
   if (auto read = read_gateway_options(); !read) return read;
   if (auto opened = open_peers(); !opened) return opened;
-  if (auto opened = open_sidecar(); !opened) return opened;
+  if (auto opened = open_sidecar_ports(); !opened) return opened;
   const auto identity = find_identity(config_.daemon.user, config_.daemon.group);
   if (!identity) return tl::unexpected(identity.error());
   FileOwner owner;
@@ -112,6 +112,7 @@ Result<void> Daemon::open_descriptors(FileOwner owner) {
   auto control = UnixListener::create(run_dir_->control_socket(), socket_options);
   if (!control) return tl::unexpected(control.error());
   control_listener_.emplace(std::move(*control));
+  if (auto opened = open_sidecar_socket(socket_options); !opened) return opened;
   socket_options.kind = UnixSocketKind::kSeqPacket;
   auto attach = UnixListener::create(run_dir_->attach_socket(), socket_options);
   if (!attach) return tl::unexpected(attach.error());
@@ -307,6 +308,7 @@ void Daemon::let_signals_end_us() {
 void Daemon::remove_sockets() {
   attach_listener_.reset();
   control_listener_.reset();
+  http_listener_.reset();
 }
 
 void Daemon::leave_at_once() {
@@ -327,8 +329,8 @@ int Daemon::next_timeout_ms() const {
   if (const auto rdma = rdma_ == nullptr ? std::nullopt : rdma_->timeout()) {
     timeout = std::min(timeout, *rdma);
   }
-  if (drain_deadline_) {
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*drain_deadline_ - Clock::now());
+  if (const auto deadline = sidecar_drain_deadline_ ? sidecar_drain_deadline_ : drain_deadline_) {
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(*deadline - Clock::now());
     timeout = std::clamp(left, std::chrono::milliseconds(0), timeout);
   }
   return static_cast<int>(timeout.count());
@@ -371,6 +373,7 @@ void Daemon::handle_event(std::uint64_t id) {
 }
 
 void Daemon::take_reports() {
+  keep_draining();
   for (auto& worker : workers_) {
     while (const std::optional<WorkerReport> report = worker->take_report()) {
       if (report->kind == WorkerReport::Kind::kDrained) {

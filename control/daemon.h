@@ -73,17 +73,21 @@ class Daemon {
   void tell_workers(WorkerCommand::Kind kind);
 
   // daemon_sidecar.cc
-  Result<void> open_sidecar();
+  Result<void> open_sidecar_ports();
+  Result<void> open_sidecar_socket(UnixListenerOptions options);
   Result<void> start_sidecar();
 
   // daemon_control.cc
   ReportSources sources() const;
+  std::optional<PeersReport> peers_report() const;
   HttpRoutes routes();
   void add_operator_routes(HttpRoutes& routes);
   void take_signals();
   /// Reads the configuration again, and applies what may change; else the sentence why not.
   Result<ConfigReload> reload();
   void start_drain(std::string_view asked_by);
+  void keep_draining();
+  void drain_workers();
   void set_serving(bool serving);
 
   // Ids of the descriptors in the epoll set; connections come after kFirstFree.
@@ -106,6 +110,7 @@ class Daemon {
   std::optional<RunDir> run_dir_;
   std::optional<UnixListener> attach_listener_;
   std::optional<UnixListener> control_listener_;
+  std::optional<UnixListener> http_listener_;
   UniqueFd epoll_;
   UniqueFd signals_;
   Waker waker_;
@@ -125,9 +130,12 @@ class Daemon {
   std::unique_ptr<Gateway> gateway_;  // none: what is not here is read by nobody
   std::vector<UniqueFd> sidecar_listeners_;
   std::shared_ptr<sidecar::Facts> sidecar_facts_ = std::make_shared<sidecar::Facts>();
+  std::atomic<bool> sidecar_drained_{false};
   std::unique_ptr<sidecar::Sidecar> sidecar_;  // none: no HTTP read API
   std::size_t workers_draining_ = 0;
   std::optional<std::chrono::steady_clock::time_point> drain_deadline_;
+  /// While the HTTP read API's clients are waited for; then the workers drain.
+  std::optional<std::chrono::steady_clock::time_point> sidecar_drain_deadline_;
   bool done_ = false;
 };
 

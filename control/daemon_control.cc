@@ -63,7 +63,7 @@ HttpRoutes Daemon::routes() {
   });
   routes.add("GET", "/peers", [this](const HttpRequest&) {
     HttpResponse response;
-    response.body = peers_json(peers_.get(), rdma_.get());
+    response.body = peers_json(peers_report());
     return response;
   });
   routes.add("GET", "/devices", [](const HttpRequest&) {
@@ -74,7 +74,11 @@ HttpRoutes Daemon::routes() {
   routes.add("GET", "/metrics", [this](const HttpRequest&) {
     HttpResponse response;
     response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-    response.body = metrics_text(sources());
+    ReportSources all = sources();
+    all.peers = peers_report();
+    all.rdma_ports = rdma_port_counters();
+    if (sidecar_ != nullptr) all.sidecar = &sidecar_->counters();
+    response.body = metrics_text(all);
     return response;
   });
   add_operator_routes(routes);
@@ -120,6 +124,16 @@ ReportSources Daemon::sources() const {
   sources.reload_error = reload_error_;
   sources.started = started_;
   return sources;
+}
+
+std::optional<PeersReport> Daemon::peers_report() const {
+  if (peers_ == nullptr) return std::nullopt;
+  PeersReport report{peers_->reports(), peers_->counters()};
+  if (rdma_ == nullptr) return report;
+  for (PeerReport& peer : rdma_->reports()) report.peers.push_back(std::move(peer));
+  report.by_rdma = rdma_->counters();
+  report.pinned_bytes = rdma_->pinned_bytes();
+  return report;
 }
 
 void Daemon::take_signals() {
@@ -174,6 +188,23 @@ void Daemon::start_drain(std::string_view asked_by) {
   attach_->close_listener();
   if (peers_ != nullptr) peers_->stop();
   if (rdma_ != nullptr) rdma_->drain();
+  if (sidecar_ == nullptr) return drain_workers();
+  // What it has begun to answer takes more reads. Half the time is for those who take it slowly.
+  sidecar_drain_deadline_ = Clock::now() + timeout / 2;
+  sidecar_->drain();
+}
+
+void Daemon::keep_draining() {
+  if (!sidecar_drain_deadline_) return;
+  // relaxed: nothing else is read by it.
+  const bool drained = sidecar_drained_.load(std::memory_order_relaxed);
+  if (!drained && Clock::now() < *sidecar_drain_deadline_) return;
+  sidecar_drain_deadline_.reset();
+  if (!drained) log_warning("clients of the HTTP read API took too long; their answers are cut");
+  drain_workers();
+}
+
+void Daemon::drain_workers() {
   workers_draining_ = workers_.size();
   tell_workers(WorkerCommand::Kind::kDrain);
 }

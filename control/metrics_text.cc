@@ -1,71 +1,71 @@
 // /metrics: the reports' numbers in Prometheus' text format.
 #include <map>
-#include <sstream>
 
+#include "control/exposition.h"
 #include "control/gateway_json.h"
+#include "control/peer_metrics.h"
 #include "control/reports.h"
+#include "control/sidecar_metrics.h"
 #include "control/worker_metrics.h"
 
 namespace kelp {
 namespace {
 
-/// Label values here are numbers and our own words; nothing needs escaping.
-void head(std::ostringstream& out, const std::string& name, const char* type, const char* help) {
-  out << "# HELP " << name << ' ' << help << "\n# TYPE " << name << ' ' << type << '\n';
+std::string index_of(const Worker& worker) {
+  return std::to_string(worker.options().index);
 }
 
-void write_counters(std::ostringstream& out, const ReportSources& sources) {
+void write_counters(Exposition& out, const ReportSources& sources) {
+  struct Family {
+    const char* help;
+    std::vector<std::pair<Exposition::Labels, std::uint64_t>> samples;
+  };
   // Samples of a family have to stand together, over all workers.
-  std::map<std::string, std::string> samples;
-  std::map<std::string, const char*> helps;
+  std::map<std::string, Family> families;
   for (const Worker* worker : sources.workers) {
-    const std::string id = std::to_string(worker->options().index);
     for (const WorkerMetric& metric : worker_metrics(*worker)) {
-      const std::string name = "kelp_worker_" + metric.name + "_total";
-      helps[name] = metric.help;
-      samples[name] += name + "{worker=\"" + id + '"' +
-                       (metric.label.empty() ? "" : ",status=\"" + metric.label + '"') + "} " +
-                       std::to_string(metric.value) + '\n';
+      Family& family = families["kelp_worker_" + metric.name + "_total"];
+      family.help = metric.help;
+      Exposition::Labels labels = {{"worker", index_of(*worker)}};
+      if (!metric.label.empty()) labels.emplace_back("status", metric.label);
+      family.samples.emplace_back(std::move(labels), metric.value);
     }
   }
-  for (const auto& [name, lines] : samples) {
-    head(out, name, "counter", helps[name]);
-    out << lines;
+  for (const auto& [name, family] : families) {
+    out.family(name, "counter", family.help);
+    for (const auto& [labels, value] : family.samples) out.sample(labels, value);
   }
 }
 
-void write_latencies(std::ostringstream& out, const ReportSources& sources) {
-  const std::string name = "kelp_worker_service_seconds";
-  head(out, name, "summary", "From taking a request to publishing its completion.");
+void write_latencies(Exposition& out, const ReportSources& sources) {
+  out.family("kelp_worker_service_seconds", "summary",
+             "From taking a request to publishing its completion.");
   for (const Worker* worker : sources.workers) {
     for (const auto& [op, histogram] : worker_histograms(*worker)) {
-      const std::string labels =
-          "worker=\"" + std::to_string(worker->options().index) + "\",op=\"" + op + '"';
-      for (const char* quantile : {"0.5", "0.9", "0.99", "0.999"}) {
-        out << name << '{' << labels << ",quantile=\"" << quantile << "\"} "
-            << static_cast<double>(histogram->quantile(std::stod(quantile))) / 1e9 << '\n';
-      }
-      out << name << "_count{" << labels << "} " << histogram->count() << '\n';
+      out.summary(
+          {{"worker", index_of(*worker)}, {"op", op}},
+          [&](double quantile) { return histogram->quantile(quantile); }, {0.5, 0.9, 0.99, 0.999},
+          histogram->count());
     }
   }
 }
 
-void write_volumes(std::ostringstream& out, const ReportSources& sources) {
+void write_volumes(Exposition& out, const ReportSources& sources) {
   const auto volumes = volume_reports(sources);
   const auto family = [&](const char* name, const char* type, const char* help, auto value) {
-    head(out, name, type, help);
+    out.family(name, type, help);
     for (const VolumeReport& volume : volumes) {
-      out << name << "{volume=\"" << static_cast<std::uint32_t>(volume.key.id) << '"';
-      // A configured URL holds nothing that would need escaping.
+      Exposition::Labels labels = {
+          {"volume", std::to_string(static_cast<std::uint32_t>(volume.key.id))}};
       if (volume.key.server != 0) {
-        out << ",server=\"" << sources.config->target.volume_servers[volume.key.server - 1].url
-            << '"';
+        labels.emplace_back("server",
+                            sources.config->target.volume_servers[volume.key.server - 1].url);
       }
-      out << "} " << value(volume) << '\n';
+      out.sample(labels, value(volume));
     }
   };
   family("kelp_volume_serving", "gauge", "1 while the volume is read from its files.",
-         [](const VolumeReport& v) {
+         [](const VolumeReport& v) -> std::uint64_t {
            return v.state == VolumeState::kServing && !is_revoked(v) ? 1 : 0;
          });
   family("kelp_volume_needles", "gauge", "Live needles in the index.",
@@ -76,42 +76,27 @@ void write_volumes(std::ostringstream& out, const ReportSources& sources) {
          [](const VolumeReport& v) { return v.counters->corrupt.load(); });
 }
 
-void write_gateway_counters(std::ostringstream& out, const GatewayCounters& counters) {
+void write_gateway_counters(Exposition& out, const GatewayCounters& counters) {
   for (const GatewayMetric& metric : gateway_metrics(counters)) {
-    const std::string name =
-        std::string("kelp_gateway_") + metric.name + (metric.gauge ? "" : "_total");
-    head(out, name, metric.gauge ? "gauge" : "counter", metric.help);
-    out << name << ' ' << metric.value << '\n';
+    out.single(std::string("kelp_gateway_") + metric.name + (metric.gauge ? "" : "_total"),
+               metric.gauge ? "gauge" : "counter", metric.help, metric.value);
   }
 }
 
-/// A label's value that comes from elsewhere, as a master's word for a server does.
-std::string escaped(const std::string& value) {
-  std::string text;
-  for (const char c : value) {
-    if (c == '\\' || c == '"') text += '\\';
-    text += c == '\n' ? "\\n" : std::string(1, c);
-  }
-  return text;
-}
-
-int breaker_level(const RemoteServerReport& server) {
+std::uint64_t breaker_level(const RemoteServerReport& server) {
   if (server.breaker == "closed") return 0;
   return server.breaker == "half-open" ? 1 : 2;
 }
 
-void write_gateway_servers(std::ostringstream& out,
-                           const std::vector<RemoteServerReport>& servers) {
-  const auto labels = [](const RemoteServerReport& server) {
-    return "server=\"" + escaped(server.server) + "\",path=\"" + escaped(server.path) + '"';
-  };
-  const auto family = [&](const std::string& name, const char* type, const char* help, auto value) {
-    head(out, name, type, help);
-    for (const RemoteServerReport& server : servers) {
-      out << name << '{' << labels(server) << "} " << value(server) << '\n';
-    }
-  };
+void write_gateway_servers(Exposition& out, const std::vector<RemoteServerReport>& servers) {
   using Server = RemoteServerReport;
+  const auto labels = [](const Server& server) -> Exposition::Labels {
+    return {{"server", server.server}, {"path", server.path}};
+  };
+  const auto family = [&](const char* name, const char* type, const char* help, auto value) {
+    out.family(name, type, help);
+    for (const Server& server : servers) out.sample(labels(server), value(server));
+  };
   family("kelp_gateway_server_reads_total", "counter", "Attempts that the server answered.",
          [](const Server& s) { return s.reads; });
   family("kelp_gateway_server_failures_total", "counter",
@@ -122,23 +107,21 @@ void write_gateway_servers(std::ostringstream& out,
   family("kelp_gateway_server_breaker", "gauge",
          "0: closed, reads go there; 1: half-open, one finds out; 2: open, none does.",
          &breaker_level);
-  const std::string name = "kelp_gateway_server_read_seconds";
-  head(out, name, "summary", "From an attempt's start to the end of its answer.");
+  out.family("kelp_gateway_server_read_seconds", "summary",
+             "From an attempt's start to the end of its answer.");
   for (const Server& server : servers) {
-    for (const auto& [quantile, ns] : {std::pair{"0.5", server.p50_ns}, {"0.99", server.p99_ns}}) {
-      out << name << '{' << labels(server) << ",quantile=\"" << quantile << "\"} "
-          << static_cast<double>(ns) / 1e9 << '\n';
-    }
-    out << name << "_count{" << labels(server) << "} " << server.reads << '\n';
+    out.summary(
+        labels(server),
+        [&](double quantile) { return quantile < 0.9 ? server.p50_ns : server.p99_ns; },
+        {0.5, 0.99}, server.reads);
   }
 }
 
 }  // namespace
 
 std::string metrics_text(const ReportSources& sources) {
-  std::ostringstream out;
-  head(out, "kelp_clients", "gauge", "Programs attached.");
-  out << "kelp_clients " << sources.clients << '\n';
+  Exposition out;
+  out.single("kelp_clients", "gauge", "Programs attached.", sources.clients);
   write_counters(out, sources);
   write_latencies(out, sources);
   write_volumes(out, sources);
@@ -146,7 +129,10 @@ std::string metrics_text(const ReportSources& sources) {
     write_gateway_counters(out, sources.gateway->counters);
     write_gateway_servers(out, sources.gateway->servers);
   }
-  return out.str();
+  if (sources.peers) write_peer_metrics(out, *sources.peers);
+  write_rdma_port_metrics(out, sources.rdma_ports);
+  if (sources.sidecar != nullptr) write_sidecar_metrics(out, *sources.sidecar);
+  return out.text();
 }
 
 }  // namespace kelp

@@ -45,9 +45,7 @@ ReportJson peer_json(const PeerReport& peer) {
           {"adapter", peer.adapter == nullptr ? ReportJson() : adapter_json(*peer.adapter)}};
 }
 
-template <class Connections>
-ReportJson counts_json(const Connections& connections) {
-  const PeerCounters counted = connections.counters();
+ReportJson counts_json(const PeerCounters& counted) {
   return {{"accepted", counted.accepted},
           {"refused", counted.refused},
           {"connected", counted.connected},
@@ -56,16 +54,16 @@ ReportJson counts_json(const Connections& connections) {
 
 }  // namespace
 
-std::string peers_json(const PeerConnections* peers, const RdmaConnections* rdma) {
-  if (peers == nullptr) return report_text({{"peers", ReportJson::array()}, {"counters", nullptr}});
+std::string peers_json(const std::optional<PeersReport>& report) {
+  if (!report) return report_text({{"peers", ReportJson::array()}, {"counters", nullptr}});
   ReportJson list = ReportJson::array();
-  for (const PeerReport& peer : peers->reports()) list.push_back(peer_json(peer));
-  if (rdma == nullptr) return report_text({{"peers", list}, {"counters", counts_json(*peers)}});
-  for (const PeerReport& peer : rdma->reports()) list.push_back(peer_json(peer));
-  ReportJson by_rdma = counts_json(*rdma);
-  by_rdma["pinned_bytes"] = rdma->pinned_bytes();
-  return report_text(
-      {{"peers", list}, {"counters", counts_json(*peers)}, {"rdma_counters", std::move(by_rdma)}});
+  for (const PeerReport& peer : report->peers) list.push_back(peer_json(peer));
+  ReportJson document = {{"peers", list}, {"counters", counts_json(report->by_tcp)}};
+  if (report->by_rdma) {
+    document["rdma_counters"] = counts_json(*report->by_rdma);
+    document["rdma_counters"]["pinned_bytes"] = report->pinned_bytes;
+  }
+  return report_text(document);
 }
 
 }  // namespace kelp

@@ -12,8 +12,10 @@
 #include "control/config.h"
 #include "control/config_reload.h"
 #include "control/gateway/gateway_report.h"
+#include "control/peer_metrics.h"
 #include "control/volume_server_watch.h"
 #include "dataplane/worker/worker.h"
+#include "sidecar/counters.h"
 
 namespace kelp {
 
@@ -23,6 +25,9 @@ struct ReportSources {
   std::vector<const Worker*> workers;
   const VolumeServerWatch* servers = nullptr;
   std::optional<GatewayReport> gateway;  ///< nothing: there is none
+  std::optional<PeersReport> peers;      ///< nothing: no other kelpd is spoken to
+  std::vector<RdmaPortCounters> rdma_ports;
+  const sidecar::Counters* sidecar = nullptr;  ///< null: there is no HTTP read API
   std::size_t clients = 0;
   std::string hugepage_note;  ///< "" or why ordinary pages are used
   bool draining = false;

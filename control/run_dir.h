@@ -23,6 +23,7 @@ class RunDir {
   const std::string& path() const noexcept { return path_; }
   std::string attach_socket() const { return path_ + "/attach.sock"; }    ///< SOCK_SEQPACKET
   std::string control_socket() const { return path_ + "/control.sock"; }  ///< SOCK_STREAM, HTTP
+  std::string http_socket() const { return path_ + "/http.sock"; }        ///< and the HTTP read API
 
  private:
   RunDir(std::string path, UniqueFd lock) : path_(std::move(path)), lock_(std::move(lock)) {}

@@ -4,21 +4,25 @@
 #   scripts/install-deps.sh --tests   and for scripts/test.sh
 #   scripts/install-deps.sh --bench   and for scripts/bench/
 #   scripts/install-deps.sh --fuzz    and for scripts/fuzz.sh
-#   scripts/install-deps.sh --packages    and for scripts/package.sh
+#   scripts/install-deps.sh --cross   and for scripts/cross-aarch64.sh
+#   scripts/install-deps.sh --packages   and for scripts/package.sh
+#   scripts/install-deps.sh --libraries   installs nothing: prints the libraries Kelp is compiled with, one a line
 set -euo pipefail
 
-packages=(
-  g++ cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv zstd
+libraries=(
   libexpected-dev libtomlplusplus-dev libcli11-dev doctest-dev nlohmann-json3-dev libspdlog-dev libfmt-dev
   libmicrohttpd-dev libboost-dev libsystemd-dev libcurl4-openssl-dev libjwt-dev libisal-dev liburing-dev libibverbs-dev librdmacm-dev libabsl-dev zlib1g-dev libssl-dev
 )
+packages=(g++ cmake ninja-build ccache pkg-config git ca-certificates python3 python3-venv zstd "${libraries[@]}")
 case "${1:-}" in
   "") ;;
   --tests) packages+=(clang-format clang libclang-rt-14-dev debhelper dpkg-dev lintian mmdebstrap systemd-container) ;;
   --fuzz) packages+=(clang libclang-rt-14-dev) ;;
   --bench) packages+=(wrk strace valgrind perftest e2fsprogs) ;;
+  --cross) packages+=(g++-aarch64-linux-gnu qemu-user-static mmdebstrap) ;;
+  --libraries) printf '%s\n' "${libraries[@]}"; exit ;;
   --packages) packages+=(debhelper dpkg-dev lintian) ;;
-  *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Installs what is missing, checks the layout of the code, builds with warnings as errors and runs every test: ring and
 # worker under the thread sanitizer, all under the address and undefined-behaviour sanitizers, the fuzzers for a moment,
-# all in the release build against real SeaweedFS servers. Ends with ctest's summaries; exit code 0 when everything
-# passed.
+# of the build for ARM64 what runs in emulation, all in the release build against real SeaweedFS servers. Ends with
+# ctest's summaries; exit code 0 when everything passed.
 #
 #   scripts/test.sh            everything
 #   scripts/test.sh --quick    the release build only
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-presets=(tsan asan fuzz release)
+presets=(tsan asan fuzz aarch64 release)
 case "${1:-}" in
   "") ;;
   --quick) presets=(release) ;;
@@ -66,14 +66,27 @@ run_tests() {
   summaries+=("$preset"$'\n'"$(sed -n '/% tests passed/,$p' "$log")")
 }
 
+# By name, in the summary too.
+skip() {
+  say "skipping $1: $2"
+  summaries+=("$1"$'\n'"skipped: $2")
+  local preset left=()
+  for preset in "${presets[@]}"; do
+    [[ $preset == "$1" ]] || left+=("$preset")
+  done
+  presets=("${left[@]}")
+}
+
 say "checking packages"
 scripts/install-deps.sh --tests
 say "checking the layout of the code"
 check_format
 if [[ " ${presets[*]} " == *" fuzz "* ]] && ! command -v clang++ >/dev/null; then
-  say "skipping fuzz: no clang++ here"
-  summaries+=("fuzz"$'\n'"skipped: no clang++ here")
-  presets=(tsan asan release)
+  skip fuzz "no clang++ here"
+fi
+if [[ " ${presets[*]} " == *" aarch64 "* ]]; then
+  say "fetching what is compiled for ARM64"
+  scripts/cross-aarch64.sh --prepare || [[ $? != 77 ]] || skip aarch64 "no cross compiler, or no libraries of Debian 12 arm64, here"
 fi
 for preset in "${presets[@]}"; do
   mkdir -p "build/$preset"

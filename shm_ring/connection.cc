@@ -225,7 +225,7 @@ bool Connection::check_alive() noexcept {
   pollfd entry{attachment_->socket.get(), POLLIN | POLLRDHUP, 0};
   // After the reply the daemon sends nothing more: anything readable is the end.
   if (::poll(&entry, 1, 0) > 0 && entry.revents != 0) {
-    disconnected_.store(true, std::memory_order_relaxed);
+    disconnected_.store(true, std::memory_order_release);
   }
   return !disconnected();
 }

@@ -69,7 +69,9 @@ class Connection : public ForkObserver {
   Attachment& attachment() noexcept { return *attachment_; }
 
   bool forked() const noexcept { return sentinel_.wiped(); }
-  bool disconnected() const noexcept { return disconnected_.load(std::memory_order_relaxed); }
+  /// Acquire pairs with the release in check_alive(): a ring that is looked at afterwards has
+  /// everything the daemon wrote before it went, whichever thread found out that it did.
+  bool disconnected() const noexcept { return disconnected_.load(std::memory_order_acquire); }
 
   /// Asks the kernel whether the daemon's end of the socket is open; one system call.
   bool check_alive() noexcept;

@@ -17,6 +17,8 @@ struct Counters {
   Counter connections;                  ///< accepted
   Counter shed;                         ///< closed because others needed what they held
   Counter timed_out;                    ///< closed because they were silent or slow
+  Counter temp_offered;                 ///< answers of /read that named a temporary file
+  Counter temp_refused;                 ///< those that would have, had there been room for it
   std::array<Counter, kPaths> reads{};  ///< of /read and /rdma/read, answered with bytes, by path
   std::array<Counter, kPaths> bytes{};
 };

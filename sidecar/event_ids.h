@@ -6,7 +6,7 @@
 
 namespace kelp::sidecar {
 
-enum class Special : std::uint32_t { kListener, kRing, kStop };
+enum class Special : std::uint32_t { kListener, kRing, kWake };
 
 /// No connection has this generation.
 constexpr std::uint64_t kSpecialBit = 1ULL << 63;

@@ -11,8 +11,6 @@
 namespace kelp::sidecar {
 namespace {
 
-/// Clients come in crowds: a mount opens 64 connections at once.
-constexpr int kBacklog = 4096;
 /// Of each connection. The kernel would give 4 MiB to one that reads slowly, and there may be
 /// thousands of those.
 constexpr int kSendBufferBytes = 256 * 1024;

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -30,7 +31,12 @@ struct Options {
   std::string run_dir;              ///< of the kelpd whose rings are used
   MountAccepts mount_accepts = MountAccepts::kDataplane;
   std::uint32_t max_connections = 16384;
+  std::string temp_dir;  ///< answers are offered as files there, too; empty: none is
+  std::uint64_t temp_min_bytes = 0;
+  std::uint64_t temp_max_bytes = 0;  ///< of all files together
   std::shared_ptr<const Facts> facts = std::make_shared<Facts>();
+  /// Told by the sidecar's thread, once: asked to drain it has, and no client is left.
+  std::function<void()> drained = [] {};
 };
 
 }  // namespace kelp::sidecar

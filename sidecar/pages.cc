@@ -87,6 +87,10 @@ std::string error_json(std::string_view sentence) {
   return text_of({{"error", sentence}});
 }
 
+std::string cleanup_json(std::string_view temp_file) {
+  return text_of({{"success", true}, {"temp_file", temp_file}});
+}
+
 bool is_healthy(const Condition& condition) {
   return condition.attached && is_set(condition.facts->serving);
 }
@@ -99,7 +103,7 @@ std::string health_json(const Condition& condition) {
                   {"rdma",
                    {{"enabled", marks_anything(condition)},
                     {"connected", is_set(condition.facts->verbs_connected)},
-                    {"zerocopy_enabled", false},
+                    {"zerocopy_enabled", condition.offers_files},
                     {"pooling_enabled", true},
                     {"mount_accepts", accepts_name(condition.mount_accepts)}}},
                   {"timestamp", timestamp()}});
@@ -115,6 +119,7 @@ std::string stats_json(const Condition& condition) {
                   {"mount_accepts", accepts_name(condition.mount_accepts)},
                   {"total_reads", sum(counters.reads)},
                   {"total_bytes", sum(counters.bytes)},
+                  {"temp_files", counters.temp_offered.value()},
                   {"rdma_reads", counters.reads[KELP_PATH_VERBS].value()},
                   {"http_fallbacks", counters.reads[KELP_PATH_HTTP].value()},
                   {"reads", by_path(counters.reads)},

@@ -26,6 +26,7 @@ struct Condition {
   MountAccepts mount_accepts = MountAccepts::kDataplane;
   std::uint32_t open_connections = 0;
   std::uint32_t max_connections = 0;
+  bool offers_files = false;  ///< temporary ones
 };
 
 /// {"error":"..."}
@@ -39,6 +40,8 @@ std::string capabilities_json(const Condition& condition);
 std::string front_page(const Condition& condition);
 
 std::string ping_json(std::chrono::nanoseconds round_trip);
+/// {"success":true,"temp_file":"..."}
+std::string cleanup_json(std::string_view temp_file);
 std::string benchmark_json(const Exchange& exchange, std::chrono::nanoseconds took);
 
 struct ReadSummary {

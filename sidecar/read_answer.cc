@@ -321,13 +321,26 @@ void Reads::answer_bytes(Exchange& exchange) {
   }
   counters_.reads[path].add();
   counters_.bytes[path].add(bytes);
-  write_head(exchange, exchange.partial ? 206 : 200, bytes, path);
+  write_head(exchange, exchange.partial ? 206 : 200, bytes, path,
+             temp_file_of(exchange, bytes, path));
   exchange.body_left = bytes;
   Piece& first = exchange.pieces[0];
   first.bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, exchange.read.bytes));
   first.ready = bytes != 0;
   exchange.next_read = exchange.begin + first.bytes;
   if (exchange.next_read < exchange.end) read_ahead(exchange);
+}
+
+/// Empty: the body alone is the answer.
+std::string Reads::temp_file_of(const Exchange& exchange, std::uint64_t bytes, kelp_path path) {
+  if (temp_files_ == nullptr || exchange.kind != Exchange::Kind::kRead || exchange.partial ||
+      bytes < least_file_bytes_ || bytes > exchange.read.bytes || !marked(path)) {
+    return {};
+  }
+  const Slab& slab = *exchange.pieces[0].slab;
+  std::string file = temp_files_->put({slab.data, static_cast<std::size_t>(bytes)}, Clock::now());
+  (file.empty() ? counters_.temp_refused : counters_.temp_offered).add();
+  return file;
 }
 
 // ---- bodies in pieces -----------------------------------------------------------------------

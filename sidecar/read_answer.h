@@ -21,6 +21,7 @@
 #include "sidecar/exchange.h"
 #include "sidecar/options.h"
 #include "sidecar/ring.h"
+#include "sidecar/temp_files.h"
 
 namespace kelp::sidecar {
 
@@ -31,6 +32,12 @@ class Reads {
  public:
   Reads(Ring& ring, MountAccepts mount_accepts, Counters& counters)
       : ring_(ring), mount_accepts_(mount_accepts), counters_(counters) {}
+
+  /// Answers of /read that a mount takes, of at least `least_bytes`, name a file of `files`, too.
+  void offer_files(TempFiles& files, std::uint64_t least_bytes) noexcept {
+    temp_files_ = &files;
+    least_file_bytes_ = least_bytes;
+  }
 
   /// The exchange is new; its answer is ready at once or comes later.
   void begin(Exchange& exchange);
@@ -76,7 +83,8 @@ class Reads {
   void answer_bytes(Exchange& exchange);
   void answer_status(Exchange& exchange, kelp_status status);
   void answer_too_far(Exchange& exchange, std::uint64_t total);
-  void write_head(Exchange& exchange, int status, std::uint64_t content_bytes, kelp_path path);
+  void write_head(Exchange& exchange, int status, std::uint64_t content_bytes, kelp_path path,
+                  std::string_view temp_file = {});
   void write_about(AnswerHead& head, const Exchange& exchange);
   static void end_head(Exchange& exchange, AnswerHead& head);
   void read_ahead(Exchange& exchange);
@@ -84,12 +92,15 @@ class Reads {
   void checked(Exchange& exchange, const kelp_completion& done);
   void next_of_benchmark(Exchange& exchange, const kelp_completion* done);
   bool marked(kelp_path path) const noexcept;
+  std::string temp_file_of(const Exchange& exchange, std::uint64_t bytes, kelp_path path);
   void wait(Exchange& exchange);
   void give_up(Exchange& exchange);
 
   Ring& ring_;
   const MountAccepts mount_accepts_;
   Counters& counters_;
+  TempFiles* temp_files_ = nullptr;  // null: none are offered
+  std::uint64_t least_file_bytes_ = 0;
   DateLine date_;
   std::deque<Exchange*> waiting_;
 };

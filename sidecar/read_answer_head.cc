@@ -43,8 +43,8 @@ void Reads::write_about(AnswerHead& head, const Exchange& exchange) {
   }
 }
 
-void Reads::write_head(Exchange& exchange, int status, std::uint64_t content_bytes,
-                       kelp_path path) {
+void Reads::write_head(Exchange& exchange, int status, std::uint64_t content_bytes, kelp_path path,
+                       std::string_view temp_file) {
   AnswerHead head(exchange.head);
   head.status(status);
   head.line("Date", date_.now(std::time(nullptr)));
@@ -65,6 +65,10 @@ void Reads::write_head(Exchange& exchange, int status, std::uint64_t content_byt
     head.line("X-Source", source_name(path));
     head.line("X-Kelp-Path", kelp_path_name(path));
     if (marked(path)) head.line("X-RDMA-Used", "true");
+    if (!temp_file.empty()) {
+      head.line("X-Use-Temp-File", "true");
+      head.line("X-Temp-File", temp_file);
+    }
   }
   if (exchange.partial && status == 206) {
     const std::uint64_t first = exchange.begin - exchange.range_base;

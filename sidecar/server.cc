@@ -39,16 +39,22 @@ Result<std::unique_ptr<Server>> Server::create(Options options) {
 
 Result<void> Server::set_up() {
   leave_descriptors();
+  if (!options_.temp_dir.empty()) {
+    auto opened = TempFiles::open(options_.temp_dir, options_.temp_max_bytes);
+    if (!opened) return tl::unexpected(opened.error());
+    temp_files_.emplace(std::move(*opened));
+    reads_.offer_files(*temp_files_, options_.temp_min_bytes);
+  }
   epoll_.reset(::epoll_create1(EPOLL_CLOEXEC));
-  stop_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  if (!epoll_ || !stop_) return system_error("cannot create the sidecar's epoll set");
+  wake_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!epoll_ || !wake_) return system_error("cannot create the sidecar's epoll set");
   const auto watch = [&](int fd, std::uint64_t id) {
     epoll_event event{};
     event.events = EPOLLIN;
     event.data.u64 = id;
     return ::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
   };
-  bool watched = watch(stop_.get(), special_id(Special::kStop));
+  bool watched = watch(wake_.get(), special_id(Special::kWake));
   for (std::uint32_t i = 0; i < options_.listeners.size(); ++i) {
     watched = watched && watch(options_.listeners[i].get(), special_id(Special::kListener, i));
   }
@@ -65,10 +71,30 @@ void Server::leave_descriptors() {
       static_cast<std::uint32_t>(std::min<rlim_t>(options_.max_connections, most));
 }
 
-void Server::stop() noexcept {
-  stopping_.store(true, std::memory_order_relaxed);  // relaxed: the write below is what is seen
+void Server::wake() noexcept {
   const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(stop_.get(), &one, sizeof one);
+  [[maybe_unused]] const ssize_t written = ::write(wake_.get(), &one, sizeof one);
+}
+
+// relaxed, both: the write that wakes is what orders them.
+void Server::stop() noexcept {
+  stopping_.store(true, std::memory_order_relaxed);
+  wake();
+}
+
+void Server::drain() noexcept {
+  drain_wanted_.store(true, std::memory_order_relaxed);
+  wake();
+}
+
+void Server::begin_drain() {
+  draining_ = true;
+  for (UniqueFd& listener : options_.listeners) {
+    ::epoll_ctl(epoll_.get(), EPOLL_CTL_DEL, listener.get(), nullptr);
+    listener.reset();
+  }
+  listeners_paused_ = false;
+  close_idle();
 }
 
 void Server::run() {
@@ -91,6 +117,9 @@ void Server::turn() {
   take_completions();
   serve_waiting();
   if (now_ >= next_look_) keep_time();
+  if (!draining_ || drained_ || open_ != 0) return;
+  drained_ = true;
+  options_.drained();
 }
 
 void Server::attach_ring() {
@@ -176,7 +205,15 @@ void Server::serve_waiting() {
 void Server::handle(const epoll_event& event) {
   const std::uint64_t id = event.data.u64;
   if (is_special(id)) {
-    if (special_of(id) == Special::kListener) accept_from(options_.listeners[number_of(id)].get());
+    if (special_of(id) == Special::kWake) {
+      std::uint64_t count = 0;
+      [[maybe_unused]] const ssize_t got = ::read(wake_.get(), &count, sizeof count);
+      if (drain_wanted_.load(std::memory_order_relaxed) && !draining_) begin_drain();
+      return;
+    }
+    if (special_of(id) == Special::kListener && !draining_) {
+      accept_from(options_.listeners[number_of(id)].get());
+    }
     // A daemon that hangs up makes its socket readable for ever: reap() notices, if asked.
     if (special_of(id) == Special::kRing && (event.events & (EPOLLRDHUP | EPOLLHUP)) != 0) {
       lose_ring();
@@ -195,6 +232,7 @@ void Server::handle(const epoll_event& event) {
 void Server::keep_time() {
   next_look_ = now_ + kLookEvery;
   close_slow_ones(now_);
+  if (temp_files_) temp_files_->expire(now_);
   if (!listeners_paused_ || now_ < listeners_pause_end_) return;
   listeners_paused_ = false;
   for (std::uint32_t i = 0; i < options_.listeners.size(); ++i) {

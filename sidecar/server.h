@@ -14,6 +14,7 @@
 #include <array>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,6 +28,7 @@
 #include "sidecar/read_answer.h"
 #include "sidecar/request_head.h"
 #include "sidecar/ring.h"
+#include "sidecar/temp_files.h"
 
 namespace kelp::sidecar {
 
@@ -37,8 +39,11 @@ class Server {
 
   /// Serves until stop(). The sidecar's thread.
   void run();
-  /// Any thread.
+  /// Any thread: stop() ends run() at once, drain() lets requests under way come to their end.
   void stop() noexcept;
+  void drain() noexcept;
+  /// Any thread.
+  const Counters& counters() const noexcept { return counters_; }
 
  private:
   explicit Server(Options options);
@@ -48,6 +53,8 @@ class Server {
   void attach_ring();
   void lose_ring();
   void turn();
+  void wake() noexcept;
+  void begin_drain();
   void sleep(std::array<epoll_event, 128>& events, int& count);
   int timeout_ms() const;
   void take_completions();
@@ -60,6 +67,7 @@ class Server {
   void add_connection(UniqueFd socket);
   void make_room();
   void close(Connection& connection);
+  void close_idle();
   void close_slow_ones(Clock::time_point now);
   void shed_blocked(Clock::time_point now);
   void recycle(std::unique_ptr<Exchange> exchange);
@@ -90,9 +98,13 @@ class Server {
 
   Options options_;
   UniqueFd epoll_;
-  UniqueFd stop_;
+  UniqueFd wake_;
   std::atomic<bool> stopping_{false};
+  std::atomic<bool> drain_wanted_{false};
+  bool draining_ = false;
+  bool drained_ = false;
   Counters counters_;
+  std::optional<TempFiles> temp_files_;
   Ring ring_;
   Reads reads_;
   std::vector<int> ring_descriptors_;

@@ -116,6 +116,14 @@ void Server::close(Connection& connection) {
   connections_[index].reset();  // closes the socket, which takes it out of the epoll set
 }
 
+/// Those that ask for nothing at the moment.
+void Server::close_idle() {
+  for (std::size_t i = 0; i < connections_.size(); ++i) {
+    Connection* const each = connections_[i].get();
+    if (each != nullptr && each->exchange == nullptr && !each->lingers) close(*each);
+  }
+}
+
 void Server::recycle(std::unique_ptr<Exchange> exchange) {
   if (!reads_.release(*exchange)) {
     orphans_.push_back(std::move(exchange));

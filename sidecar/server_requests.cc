@@ -43,7 +43,7 @@ void Server::pump(Connection& connection) {
     }
     if (connection.exchange->broken) return close(connection);
     if (!connection.exchange->answering || !send(connection)) return;
-    const bool keep = connection.exchange->keep_alive;
+    const bool keep = connection.exchange->keep_alive && !draining_;
     const bool refused = connection.refused;
     finish(connection);
     if (keep) continue;
@@ -156,6 +156,7 @@ Exchange& Server::new_exchange(Connection& connection) {
     *connection.exchange = Exchange{};
   }
   Exchange& exchange = *connection.exchange;
+  exchange.keep_alive = !draining_;
   exchange.connection = connection.index;
   exchange.arrived = now_;
   counters_.requests.add();
@@ -177,7 +178,7 @@ void Server::begin(Connection& connection, std::span<char> head) {
   Exchange& exchange = new_exchange(connection);
   exchange.head_only = request->method == Method::kHead;
   exchange.http_1_0 = request->http_1_0;
-  exchange.keep_alive = request->keep_alive;
+  exchange.keep_alive = exchange.keep_alive && request->keep_alive;
   const std::optional<Query> query = Query::parse(request->target, problem);
   if (!query) return reads_.answer_error(exchange, 400, problem);
   route(exchange, *request, *query);
@@ -286,18 +287,25 @@ void Server::route_benchmark(Exchange& exchange, const Query& query) {
   reads_.begin(exchange);
 }
 
-/// No answer here names a temporary file, so there is none to clean up.
 void Server::route_cleanup(Exchange& exchange, const Query& query) {
   const std::optional<std::string_view> file = query.find("temp_file");
   if (!file || file->empty() || !query.repeated().empty()) {
     return reads_.answer_error(exchange, 400, "temp_file names the file to remove, once");
   }
-  reads_.answer_error(exchange, 400, "temp_file is no file of this kelpd");
+  switch (temp_files_ ? temp_files_->remove(*file) : TempFiles::Removal::kNotOurs) {
+    case TempFiles::Removal::kRemoved:
+      return reads_.answer_text(exchange, 200, kJsonType, cleanup_json(*file));
+    case TempFiles::Removal::kGone:
+      return reads_.answer_error(exchange, 404, "temp_file is gone already");
+    case TempFiles::Removal::kNotOurs:
+      return reads_.answer_error(exchange, 400, "temp_file is no file of this kelpd");
+  }
 }
 
 Condition Server::condition() const {
-  return {ring_.attached(),        options_.facts.get(), &counters_, options_.mount_accepts, open_,
-          options_.max_connections};
+  return {
+      ring_.attached(),         options_.facts.get(),   &counters_, options_.mount_accepts, open_,
+      options_.max_connections, temp_files_.has_value()};
 }
 
 // ---- sending --------------------------------------------------------------------------------

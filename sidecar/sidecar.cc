@@ -21,6 +21,14 @@ Result<std::unique_ptr<Sidecar>> Sidecar::start(Options options) {
   return made;
 }
 
+const Counters& Sidecar::counters() const noexcept {
+  return server_->counters();
+}
+
+void Sidecar::drain() noexcept {
+  server_->drain();
+}
+
 Sidecar::~Sidecar() {
   server_->stop();
   if (thread_.joinable()) thread_.join();

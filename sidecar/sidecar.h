@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "shm_ring/result.h"
+#include "sidecar/counters.h"
 #include "sidecar/options.h"
 
 namespace kelp::sidecar {
@@ -19,6 +20,13 @@ class Sidecar {
   static Result<std::unique_ptr<Sidecar>> start(Options options);
   /// Closes all connections and ends the thread.
   ~Sidecar();
+
+  /// No connection is taken any more, those without a request are closed, and the others after
+  /// their answer; then Options::drained. Any thread.
+  void drain() noexcept;
+
+  /// Any thread.
+  const Counters& counters() const noexcept;
 
  private:
   explicit Sidecar(std::unique_ptr<Server> server);

@@ -12,6 +12,7 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "tools/control_client.h"
 #include "tools/control_command.h"
@@ -38,6 +39,18 @@ class Settings {
       if (field_text(item, "key") == key) return field_text(item, "value");
     }
     return otherwise;
+  }
+  std::uint64_t number(const std::string& key, std::uint64_t otherwise) const {
+    for (const json& item : items()) {
+      if (field_text(item, "key") == key) return field_count(item, "value").value_or(otherwise);
+    }
+    return otherwise;
+  }
+  bool names_something(const std::string& key) const {
+    for (const json& item : items()) {
+      if (field_text(item, "key") == key) return !field(item, "value").empty();
+    }
+    return false;
   }
   /// Values of all keys that start and end so: of every [[target.directory]].
   std::vector<std::string> all(const std::string& prefix, const std::string& suffix) const {
@@ -82,15 +95,68 @@ Finding look_at_cpus(const Settings& settings, std::uint64_t workers) {
                     settings.text("worker.polling", "adaptive") == "poll");
 }
 
-Finding look_at_memlock() {
+/// Of the process `pid`; of this one where it cannot be asked.
+std::optional<std::uint64_t> locked_limit(const std::string& pid) {
+  constexpr std::string_view kLine = "Max locked memory";
+  std::ifstream limits("/proc/" + pid + "/limits");
+  for (std::string line; std::getline(limits, line);) {
+    if (!line.starts_with(kLine)) continue;
+    std::istringstream words(line.substr(kLine.size()));
+    std::uint64_t soft = 0;
+    if (words >> soft) return soft;
+    return std::nullopt;  // "unlimited"
+  }
   rlimit limit{};
   ::getrlimit(RLIMIT_MEMLOCK, &limit);
-  if (limit.rlim_cur == RLIM_INFINITY) return judge_memlock(std::nullopt);
-  return judge_memlock(limit.rlim_cur);
+  if (limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
+  return limit.rlim_cur;
+}
+
+RdmaState rdma_state(const json& devices, const Settings& settings) {
+  RdmaState state;
+  state.used = settings.text("rdma.use", "yes") == "yes";
+  state.listens = settings.names_something("rdma.listen");
+  const json& error = field(devices, "error");
+  if (error.is_string()) state.error = error.get<std::string>();
+  const json& list = field(devices, "devices");
+  if (!list.is_array()) return state;
+  for (const json& device : list) {
+    const std::string name = field_text(device, "name");
+    const std::string trouble = field_text(device, "error");
+    if (!trouble.empty() && trouble != "-") state.others.push_back(name + ": " + trouble);
+    const json& ports = field(device, "ports");
+    if (!ports.is_array()) continue;
+    for (const json& port : ports) {
+      const std::string where = name + " port " + field_text(port, "number");
+      if (field(port, "usable") == true) {
+        state.usable.push_back(where);
+      } else {
+        state.others.push_back(where + ": " + field_text(port, "obstacle"));
+      }
+    }
+  }
+  return state;
+}
+
+void look_at_rdma(const CommonOptions& common, const json& health, const Settings& settings,
+                  std::uint64_t workers, std::vector<Finding>& findings) {
+  const Outcome<json> devices = ask_control(common, "/devices");
+  const RdmaState state = rdma_state(devices ? *devices : json(), settings);
+  std::optional<RdmaMemory> memory;
+  if ((state.used || state.listens) && !state.usable.empty()) {
+    memory.emplace();
+    if (state.listens) memory->pinned_bytes = workers * settings.number("rdma.arena_bytes", 0);
+    memory->program_bytes = settings.number("client.max_data_bytes", 0);
+  }
+  findings.push_back(judge_memlock(locked_limit(field_text(health, "pid")), memory));
+  findings.push_back(judge_rdma(state));
 }
 
 Finding look_at_io_uring() {
   io_uring_params parameters{};
+  // As kelpd makes them: a kernel before 6.1 has io_uring and not these.
+  parameters.flags =
+      IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
   const long fd = ::syscall(SYS_io_uring_setup, 1, &parameters);
   if (fd < 0) return judge_io_uring(errno);
   ::close(static_cast<int>(fd));
@@ -158,11 +224,11 @@ std::vector<Finding> examine(const CommonOptions& common, const DoctorOptions& o
   const std::uint64_t workers = health ? field_count(*health, "workers").value_or(1) : 1;
 
   findings.push_back(look_at_hugepages(settings));
-  findings.push_back(look_at_memlock());
   findings.push_back(look_at_io_uring());
   findings.push_back(look_at_cpus(settings, workers));
   findings.push_back(look_at_run_dir(control_socket_path(common)));
   if (health) {
+    look_at_rdma(common, *health, settings, workers, findings);
     look_at_health(*health, findings);
     findings.push_back(look_at_attach(common));
   } else {

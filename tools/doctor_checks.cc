@@ -46,11 +46,42 @@ Finding judge_cpus(std::uint64_t cpus, std::uint64_t workers, bool always_poll) 
           always_poll ? "worker.polling = \"adaptive\", or fewer workers" : "fewer workers"};
 }
 
-Finding judge_memlock(std::optional<std::uint64_t> limit_bytes) {
-  return {Level::kOk, "memlock",
-          (limit_bytes ? "limit " + human_bytes(*limit_bytes) : std::string("no limit")) +
-              "; this version locks nothing",
-          ""};
+Finding judge_memlock(std::optional<std::uint64_t> limit_bytes,
+                      const std::optional<RdmaMemory>& rdma) {
+  const std::string limit = limit_bytes ? "limit " + human_bytes(*limit_bytes) : "no limit";
+  if (!rdma) return {Level::kOk, "memlock", limit + "; nothing is locked without RDMA", ""};
+  const std::string found = limit + "; RDMA pins " + human_bytes(rdma->pinned_bytes) +
+                            ", and the data area of each program, of up to " +
+                            human_bytes(rdma->program_bytes);
+  if (!limit_bytes || *limit_bytes >= rdma->pinned_bytes + rdma->program_bytes) {
+    return {Level::kOk, "memlock", found, ""};
+  }
+  return {Level::kWarn, "memlock", found + ": what does not fit is read over TCP",
+          "LimitMEMLOCK=infinity of the service, or ulimit -l unlimited"};
+}
+
+Finding judge_rdma(const RdmaState& state) {
+  const auto joined = [](const std::vector<std::string>& names) {
+    std::string text;
+    for (const std::string& name : names) text += (text.empty() ? "" : "; ") + name;
+    return text;
+  };
+  if (!state.used && !state.listens) return {Level::kOk, "RDMA", "switched off (rdma.use)", ""};
+  if (!state.usable.empty()) {
+    return {Level::kOk, "RDMA", "usable: " + joined(state.usable), ""};
+  }
+  const char* otherwise = "; needles of other hosts come over TCP or HTTP";
+  if (!state.error.empty()) {
+    return {Level::kWarn, "RDMA", "devices cannot be listed: " + state.error + otherwise,
+            "see docs/rdma.md; rdma.use = false if there is to be none"};
+  }
+  if (!state.others.empty()) {
+    return {Level::kWarn, "RDMA", joined(state.others) + otherwise,
+            "kelpctl devices; docs/rdma.md"};
+  }
+  if (!state.listens) return {Level::kOk, "RDMA", std::string("no device") + otherwise, ""};
+  return {Level::kFail, "RDMA", "no device, and rdma.listen names an address of one",
+          "install the device's driver, or rdma.listen = []"};
 }
 
 Finding judge_io_uring(int error) {

@@ -23,8 +23,24 @@ Finding judge_hugepages(std::uint64_t total, std::uint64_t free, const std::stri
 /// Programs that spin need a CPU beside those of the workers.
 Finding judge_cpus(std::uint64_t cpus, std::uint64_t workers, bool always_poll);
 
-/// Nothing: unlimited. Kelp itself locks nothing.
-Finding judge_memlock(std::optional<std::uint64_t> limit_bytes);
+/// The daemon's limit of locked memory; nothing: there is none. `pinned_bytes` is what RDMA pins
+/// before a program comes, `program_bytes` what one program may add; nothing: RDMA is not used.
+struct RdmaMemory {
+  std::uint64_t pinned_bytes = 0;
+  std::uint64_t program_bytes = 0;
+};
+Finding judge_memlock(std::optional<std::uint64_t> limit_bytes,
+                      const std::optional<RdmaMemory>& rdma);
+
+/// What /devices says, and what [rdma] asks for.
+struct RdmaState {
+  bool used = true;                 ///< rdma.use
+  bool listens = false;             ///< rdma.listen names something
+  std::vector<std::string> usable;  ///< ports: "rxe0 port 1"
+  std::vector<std::string> others;  ///< those that are not, with why
+  std::string error;                ///< why devices could not be listed
+};
+Finding judge_rdma(const RdmaState& state);
 
 /// `error` is what io_uring_setup() failed with; 0: it works.
 Finding judge_io_uring(int error);

@@ -1,9 +1,12 @@
 // What is known of a connection to another kelpd, for people to look at.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "dataplane/transport/link_counters.h"
 #include "dataplane/transport/verbs/verbs_counters.h"
@@ -32,6 +35,14 @@ struct PeerCounters {
   std::uint64_t refused = 0;    ///< of those: did not come to an agreement
   std::uint64_t connected = 0;  ///< to targets
   std::uint64_t failed = 0;     ///< attempts at those
+};
+
+/// All connections to and from other kelpds.
+struct PeersReport {
+  std::vector<PeerReport> peers;
+  PeerCounters by_tcp;
+  std::optional<PeerCounters> by_rdma{};  ///< nothing: there is no RDMA here
+  std::size_t pinned_bytes = 0;           ///< for RDMA
 };
 
 }  // namespace kelp

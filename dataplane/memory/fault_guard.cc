@@ -2,7 +2,9 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <mutex>
 #include <utility>
@@ -20,6 +22,12 @@ struct Slot {
 constexpr std::uint32_t kSlots = 8192;
 std::array<Slot, kSlots> slots;
 std::mutex slots_mutex;
+
+/// What mmap() can put in a page's place: not less than a page of the system, which is 64 KiB on
+/// some kernels of ARM64.
+std::size_t replaceable_bytes(std::size_t page_bytes) noexcept {
+  return std::max(page_bytes, static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)));
+}
 
 /// Async-signal-safe: atomics, mmap(), sigaction() and raise() only.
 void on_bus_error(int, siginfo_t* info, void*) {
@@ -68,7 +76,7 @@ FaultGuard::FaultGuard(std::byte* base, std::size_t bytes, std::size_t page_byte
     const auto start = reinterpret_cast<std::uintptr_t>(base);
     // Release, too: who sees one of these sees that the last owner is gone.
     slot.end.store(start + bytes, std::memory_order_release);
-    slot.page_bytes.store(page_bytes, std::memory_order_release);
+    slot.page_bytes.store(replaceable_bytes(page_bytes), std::memory_order_release);
     slot.condemned.store(condemned, std::memory_order_release);
     // Release pairs with the handler's acquire: who sees the base sees the rest.
     slot.base.store(start, std::memory_order_release);

@@ -60,7 +60,10 @@ Result<PeerKeys> PeerKeys::parse(std::string_view text) {
     if (std::ranges::any_of(keys.keys_, [&](const Key& each) { return each.id == id; })) {
       return wrong("has an ID that an earlier line has, too");
     }
-    keys.keys_.push_back({id, std::move(*secret)});
+    // In place: GCC 12 warns of a string that moves twice, for ARM64 and by mistake.
+    Key& key = keys.keys_.emplace_back();
+    key.id = id;
+    key.secret = std::move(*secret);
   }
   return keys;
 }

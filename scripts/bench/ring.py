@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from kelplab import benchmark, daemon, figures, process  # noqa: E402
+from kelplab import benchmark, daemon, figures, load, process  # noqa: E402
 
 NO_OPS = 20_000
 # What a call costs on the client's side and on the worker's; set-up is left out by counting only inside them.
@@ -35,13 +35,8 @@ def round_trips(programs: Path, run_dir: Path, home: Path, cpus: list[int]) -> l
 
 
 def system_calls(programs: Path, run_dir: Path, home: Path, cpus: list[int], no_ops: int) -> int:
-    log = home / "strace"
-    output_of(["strace", "-f", "-c", "-o", log, programs / "kelp-ring-compare", "--run-dir", run_dir, "--client-cpu",
-               str(cpus[1]), "--count", str(no_ops)])
-    total = re.search(r"^\s*100\.00\s+\S+\s+\S*\s+(\d+)\s.*total$", log.read_text(), re.MULTILINE)
-    if not total:
-        raise process.LabError(f"strace's output is not understood:\n{log.read_text()}")
-    return int(total[1])
+    return load.system_calls([programs / "kelp-ring-compare", "--run-dir", run_dir, "--client-cpu", str(cpus[1]), "--count",
+                              str(no_ops)], home)
 
 
 def instructions(programs: Path, home: Path, calls: tuple[str, ...], no_ops: int) -> int:

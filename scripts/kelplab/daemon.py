@@ -69,13 +69,16 @@ class Daemon:
                               capture_output=True, timeout=timeout_s, check=False)
 
     def control(self, path: str) -> dict[str, Any]:
+        return json.loads(self.control_text(path))
+
+    def control_text(self, path: str) -> str:
         """GET on its control socket: a kelpctl would take a CPU from a worker for longer."""
         connection = http.client.HTTPConnection("kelpd")
         with socket.socket(socket.AF_UNIX) as connection.sock:
             connection.sock.settimeout(30)
             connection.sock.connect(str(self.run_dir / "control.sock"))
             connection.request("GET", path)
-            return json.loads(connection.getresponse().read())
+            return connection.getresponse().read().decode()
 
     def read(self, fid: str, *options: str) -> tuple[int, bytes]:
         """Exit code and bytes of `kelpctl read`."""

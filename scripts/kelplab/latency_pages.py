@@ -6,7 +6,7 @@ import base64
 import csv
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from hdrh.histogram import HdrHistogram  # noqa: E402
-
-from .figures import Figure, machine  # noqa: E402
 
 COLOURS = {"kelp": ("#9ecae1", "#4292c6", "#08306b"), "http": ("#fdae6b", "#e6550d", "#7f2704")}
 NAMES = {"kelp": "Kelp", "http": "HTTP keep-alive"}
@@ -54,14 +52,15 @@ def curve(histogram: HdrHistogram) -> tuple[list[float], list[float]]:
     return nines, values
 
 
-def draw_size(size: str, runs: Sequence[Run], floor_us: float | None, path: Path) -> None:
+def draw_size(size: str, runs: Sequence[Run], floor: Mapping[str, Any] | None, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(9.5, 5.6), dpi=120)
     for tag in ("kelp", "http"):
         for place, run in enumerate(runs):
             nines, values = curve(run.histogram(tag))
             axes.plot(nines, values, color=COLOURS[tag][place % 3], linewidth=2, label=f"{NAMES[tag]}, depth {run.depth}")
-    if floor_us is not None:
-        axes.axhline(floor_us, color="#31a354", linestyle="--", linewidth=1.5, label=f"in-process floor, p50 ({floor_us:.2f} µs)")
+    if floor is not None and floor["size"] == size:
+        axes.axhline(floor["p50_us"], color="#31a354", linestyle="--", linewidth=1.5,
+                     label=f"{floor['name']}, p50 ({floor['p50_us']:.2f} µs)")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks([1, 2, 10, 100, 1000, 10000, 100000, 1000000], ["0", "50 %", "90 %", "99 %", "99.9 %", "99.99 %", "99.999 %",
@@ -78,26 +77,16 @@ def draw_size(size: str, runs: Sequence[Run], floor_us: float | None, path: Path
     plt.close(figure)
 
 
-def stage_rows(parts: Sequence[Figure], runs: Sequence[Run], service: bytes) -> list[tuple[str, float]]:
-    """(what, p50 in microseconds) of a 4 KiB read at depth 1 and of its measured components."""
-    by_name = {part.name: part.value for part in parts}
-    rows = [("two threads, two cache lines: ping-pong", by_name["two-line ping-pong"] / 1000),
-            ("ring no-op, client API to worker and back", by_name["ring no-op round trip"] / 1000),
-            ("in-process floor: look-up, fstat, pread, CRC", by_name["in-process floor p50, 4 KiB"])]
-    served = [worker["latency_us"]["read"]["p50"] for worker in json.loads(service)["workers"]]
-    rows.append(("worker: request taken to completion written", served[0]))
-    rows.append(("Kelp: whole read", by_name["Kelp p50, 4 KiB"]))
-    for run in runs:
-        if run.size == "4 KiB" and run.depth == 1:
-            rows.append(("weed over HTTP keep-alive: whole read", run.result["http"]["latency_us"]["p50"]))
-    return rows
+def colour_of(stage: str) -> str:
+    if "whole read" not in stage:
+        return "#9ecae1"
+    return COLOURS["kelp"][2] if stage.startswith("Kelp") else COLOURS["http"][1] if "HTTP" in stage else "#31a354"
 
 
 def draw_stages(rows: Sequence[tuple[str, float]], path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(9.5, 3.6), dpi=120)
+    figure, axes = plt.subplots(figsize=(9.5, 0.6 * len(rows)), dpi=120)
     names, values = [row[0] for row in rows], [row[1] for row in rows]
-    colours = ["#bdbdbd", "#9ecae1", "#31a354", "#4292c6", "#08306b", "#e6550d"]
-    bars = axes.barh(names, values, color=colours[: len(rows)])
+    bars = axes.barh(names, values, color=[colour_of(name) for name in names])
     axes.bar_label(bars, labels=[f"{value:.2f} µs" if value < 100 else f"{value:.0f} µs" for value in values], padding=4)
     axes.set_xscale("log")
     axes.set_xlim(min(values) / 2, max(values) * 3)
@@ -136,21 +125,22 @@ def picture(path: Path) -> str:
     return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
 
 
-def write(output: Path, runs: Sequence[Run], parts: Sequence[Figure], service: bytes) -> None:
-    """latency.csv, stages.csv, a PNG per size, stages.png and index.html."""
-    floor = next(part.value for part in parts if part.name == "in-process floor p50, 4 KiB")
+def write(output: Path) -> None:
+    """latency.csv, stages.csv, a PNG per size, stages.png and index.html, of the profile.json that lies there."""
+    measured = json.loads((output / "profile.json").read_text())
+    runs = [Run(run["size"], run["depth"], output / run["log"], run["result"]) for run in measured["runs"]]
     pictures = []
     for size in dict.fromkeys(run.size for run in runs):
         path = output / f"latency-{size.replace(' ', '')}.png"
-        draw_size(size, [run for run in runs if run.size == size], floor if size == "4 KiB" else None, path)
+        draw_size(size, [run for run in runs if run.size == size], measured["floor"], path)
         pictures.append(path)
-    rows = stage_rows(parts, runs, service)
+    rows = [(what, took) for what, took in measured["stages"]]
     draw_stages(rows, output / "stages.png")
     head = ["size", "depth", "path", "reads", "reads/s", *(f"p{p:g} (us)" if p < 100 else "max (us)" for p in PERCENTILES)]
     table = percentile_rows(runs)
     write_csv(output / "latency.csv", head, table)
     write_csv(output / "stages.csv", ["stage", "p50 (us)"], rows)
-    about = machine()
+    about = measured["machine"]
     (output / "index.html").write_text(f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Kelp: latency profile</title>
 <style>
@@ -160,7 +150,7 @@ th, td {{ padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child, td:nth-child(3), th:nth-child(3) {{ text-align: left }}
 img {{ max-width: 100%; margin: 1em 0 }}
 </style>
-<h1>Kelp: latency profile</h1>
+<h1>Kelp: latency profile of {html.escape(measured["title"])}</h1>
 <p>{html.escape(about["cpu"])}, {about["cpus"]} CPUs, Linux {html.escape(about["kernel"])}. One thread; Kelp and HTTP keep-alive took
 turns in slices of 200 ms; every byte was compared with weed's own answer. A closed loop: a read begins when another has ended.
 Percentiles are of all slices together; the raw logs (*.hlog) lie beside this page.</p>
@@ -168,7 +158,7 @@ Percentiles are of all slices together; the raw logs (*.hlog) lie beside this pa
 {"".join(picture(path) for path in pictures)}
 <h2>What a read consists of</h2>
 {picture(output / "stages.png")}
-<p>Each was measured by itself; what the worker takes for a request is told by the daemon's own clock (/stats).</p>
+<p>Medians, each measured by itself; what a worker takes for a request is told by the daemon's own clock.</p>
 <h2>Numbers</h2>
 {html_table(head, table)}
 </html>

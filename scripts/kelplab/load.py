@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,16 @@ def figures_of(argv: Sequence[object], home: Path) -> list[figures.Figure]:
     document = home / "figures.json"
     output_of([*argv, "--json", document])
     return [figures.Figure(**entry) for entry in json.loads(document.read_text())["figures"]]
+
+
+def system_calls(argv: Sequence[object], home: Path) -> int:
+    """Of all threads of a program that ends by itself, as strace counts them."""
+    log = home / "strace"
+    output_of(["strace", "-f", "-c", "-o", log, *argv])
+    total = re.search(r"^\s*100\.00\s+\S+\s+\S*\s+(\d+)\s.*total$", log.read_text(), re.MULTILINE)
+    if not total:
+        raise LabError(f"strace's output is not understood:\n{log.read_text()}")
+    return int(total[1])
 
 
 @dataclass(frozen=True)

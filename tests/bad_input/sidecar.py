@@ -90,6 +90,12 @@ def least_p99_ms(one: Target) -> float:
     return min(one.p99_ms() for _ in range(3))
 
 
+def is_not_held_up(beside_ms: float, solo_ms: float) -> None:
+    """Those that hold others up do so for seconds; what is less may be other work on this machine."""
+    print(f"     p99 of a good client: {beside_ms:.2f} ms, alone {solo_ms:.2f} ms")
+    expect(beside_ms < max(3 * solo_ms, 250), f"p99 of a good client: {beside_ms:.2f} ms, alone {solo_ms:.2f}")
+
+
 def answers(talk: socket.socket) -> Iterator[tuple[int, dict[str, str], bytes]]:
     stream = talk.makefile("rb")
     while True:
@@ -213,6 +219,33 @@ def files_that_are_not_ours_are_not_cleaned_up(scene: Scene) -> None:
 
 
 @promise("sidecar")
+def temporary_files_are_bounded_and_nothing_else_in_their_directory_is_touched(scene: Scene) -> None:
+    folder = scene.home / "hand-over"
+    folder.mkdir(mode=0o750)
+    (folder / "notes").write_text("somebody's")
+    (folder / ("kelp-" + "a" * 32)).write_text("left by a crash")
+    with target(scene, temp_dir=str(folder), temp_min_bytes=1, temp_max_bytes=1 << 20) as one:
+        expect({path.name for path in folder.iterdir()} == {"notes"}, "the start does not clean up what is its own, or does more")
+        offered: list[Path] = []
+        for _ in range((1 << 20) // one.row["size"] + 10):
+            status, headers, body = one.say(f"GET {one.read} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())[0]
+            expect(status == 200 and hashlib.sha256(body).hexdigest() == one.row["sha256"], f"the body beside a file: {status}")
+            if "X-Temp-File" in headers:
+                offered.append(Path(headers["X-Temp-File"]))
+                expect(headers["X-Use-Temp-File"] == "true", "X-Use-Temp-File is missing")
+                expect(offered[-1].read_bytes() == body and offered[-1].stat().st_mode & 0o137 == 0, f"{offered[-1]}")
+        held = sum(path.stat().st_size for path in folder.iterdir() if path.name != "notes")
+        expect(0 < held <= 1 << 20 and len(offered) == (1 << 20) // one.row["size"], f"{held} bytes in {len(offered)} files")
+        (folder / "link").symlink_to(offered[0])
+        for path in (f"{folder}/notes", f"{folder}/link", f"{folder}/../hand-over/{offered[0].name}", f"{folder}//{offered[0].name}",
+                     offered[0].name, f"{folder}/", f"{offered[0]}%00"):
+            expect(one.get(f"/cleanup?temp_file={path}", "DELETE")[0] == 400, f"{path} is cleaned up")
+        expect(one.get(f"/cleanup?temp_file={str(offered[0]).replace('/', '%2F')}", "DELETE")[0] == 200, "the first file is not removed")
+        expect(not offered[0].exists() and one.get(f"/cleanup?temp_file={offered[0]}", "DELETE")[0] == 404, "it is still there")
+        wait_for("the rest to expire", lambda: {path.name for path in folder.iterdir()} == {"notes", "link"}, one.kelpd, 20)
+
+
+@promise("sidecar")
 def those_that_never_finish_a_request_are_closed_and_others_are_served(scene: Scene) -> None:
     with target(scene) as one:
         solo = least_p99_ms(one)
@@ -231,7 +264,7 @@ def those_that_never_finish_a_request_are_closed_and_others_are_served(scene: Sc
             with contextlib.suppress(OSError):
                 said = slow[0].recv(4096)
             expect(said.startswith(b"HTTP/1.1 408"), f"a slow one is told {said[:40]!r}")
-        expect(beside < max(3 * solo, solo + 5), f"p99 of a good client: {beside:.2f} ms, alone {solo:.2f}")
+        is_not_held_up(beside, solo)
 
 
 @promise("sidecar")
@@ -249,7 +282,7 @@ def those_that_do_not_read_their_answers_hold_nobody_up(scene: Scene) -> None:
             beside = least_p99_ms(one)
             shed = one.stats()["connections"]["shed"]
             grown = one.rss_kib() - before
-        expect(beside < max(3 * solo, solo + 5), f"p99 of a good client: {beside:.2f} ms, alone {solo:.2f}")
+        is_not_held_up(beside, solo)
         expect(grown < 80 << 10, f"kelpd has grown by {grown} KiB")
         expect(shed > 0, "400 clients hold more slabs than there are, and none was closed for others")
 
@@ -270,7 +303,7 @@ def those_that_leave_in_the_middle_leave_nothing_behind(scene: Scene) -> None:
                 talk.shutdown(socket.SHUT_WR)
             talk.close()
         wait_for("the connections to be gone", lambda: one.descriptors() <= before, one.kelpd)
-        expect(one.stats()["connections"]["open"] == 1, f"open: {one.stats()['connections']}")
+        wait_for("none to be counted but ours", lambda: one.stats()["connections"]["open"] == 1, one.kelpd)
 
 
 @promise("sidecar")
@@ -301,7 +334,7 @@ def ten_thousand_connections_are_held_and_given_back(scene: Scene) -> None:
             wait_for("all of them", lambda: one.stats()["connections"]["open"] >= count, one.kelpd)
             beside = least_p99_ms(one)
             each = (one.rss_kib() - before) / count
-        expect(beside < max(3 * solo, solo + 5), f"p99 of a good client: {beside:.2f} ms, alone {solo:.2f}")
+        is_not_held_up(beside, solo)
         expect(each < 2, f"a connection takes {each:.2f} KiB")
         wait_for("their descriptors", lambda: one.descriptors() <= descriptors, one.kelpd)
 

@@ -217,7 +217,7 @@ TEST_CASE("a port that is taken is said at start") {
   CHECK(refused.error().what.find(std::to_string(taken.port)) != std::string::npos);
 }
 
-TEST_CASE("a target that is not there is tried again, less and less often; then it is reached") {
+TEST_CASE("a target that is not there is tried again, less and less often, and reached at last") {
   const std::uint16_t port = free_port();
   PeerOptions options;
   options.kelpds = {{{"127.0.0.1", port}}};

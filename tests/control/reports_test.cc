@@ -161,6 +161,59 @@ TEST_CASE("every counter of the gateway is in stats and in metrics") {
   check_exposition(metrics);
 }
 
+TEST_CASE("connections to other kelpds, RDMA ports and the HTTP read API are in metrics") {
+  ReportsScene scene;
+  const auto traffic = std::make_shared<kelp::LinkCounters>();
+  for (int i = 0; i < 3; ++i) traffic->answers.add();
+  traffic->bytes.add(4096);
+  traffic->in_flight.store(2);
+  const auto adapter = std::make_shared<kelp::VerbsCounters>();
+  adapter->doorbells.add(7);
+  kelp::PeerReport target;
+  target.address = "10.0.0.5:18515";
+  target.target = true;
+  target.state = "up";
+  target.slots = 64;
+  target.path = KELP_PATH_VERBS;
+  target.traffic = traffic;
+  target.adapter = adapter;
+  kelp::PeerReport gateway;
+  gateway.address = "10.0.0.6:40001";
+  gateway.node = "\"} 1\n";
+  gateway.state = "up";
+  scene.sources.peers = kelp::PeersReport{{target, gateway}, {1, 2, 3, 4}, {{5, 6, 7, 8}}, 99};
+  scene.sources.rdma_ports = {{"rxe0", 1, {{"rcvd_rnr_err", 11}}}};
+  kelp::sidecar::Counters sidecar;
+  sidecar.requests.add(21);
+  sidecar.reads[KELP_PATH_LOCAL].add(22);
+  scene.sources.sidecar = &sidecar;
+  const std::string metrics = kelp::metrics_text(scene.sources);
+  const std::string at =
+      "{target=\"10.0.0.5:18515\",path=\"verbs\",worker=\"0\",target_worker=\"0\"";
+  for (const std::string& line : {
+           "kelp_peer_up" + at + "} 1",
+           "kelp_peer_credits" + at + "} 64",
+           "kelp_peer_in_flight" + at + "} 2",
+           "kelp_peer_answers_total" + at + "} 3",
+           "kelp_peer_bytes_total" + at + "} 4096",
+           "kelp_peer_doorbells_total" + at + "} 7",
+           "kelp_peer_read_seconds_count" + at + "} 3",
+           std::string("kelp_peer_gateways{path=\"tcp\"} 1"),
+           std::string("kelp_peer_gateways{path=\"verbs\"} 0"),
+           std::string("kelp_peer_accepted_total{path=\"tcp\"} 1"),
+           std::string("kelp_peer_failed_total{path=\"verbs\"} 8"),
+           std::string("kelp_rdma_pinned_bytes 99"),
+           std::string("kelp_rdma_port_counter_total{device=\"rxe0\",port=\"1\","
+                       "counter=\"rcvd_rnr_err\"} 11"),
+           std::string("kelp_sidecar_requests_total 21"),
+           std::string("kelp_sidecar_reads_total{path=\"local\"} 22"),
+       }) {
+    CAPTURE(line);
+    CHECK(has_line(metrics, line));
+  }
+  check_exposition(metrics);
+}
+
 TEST_CASE("names that a server made up break neither JSON nor metrics") {
   ReportsScene scene;
   const std::string evil = "a\"} 1\nkelp_clients 99\\\xff";

@@ -45,11 +45,16 @@ class Scenes:
             self.expect(found[0]["mlx5"] is None and found[0]["limits"]["queue_pairs"] > 0, f"device: {found[0]}")
             table = kelpd.kelpctl("devices").stdout.decode()
             self.expect("rxe0" in table and "yes" in table and "not mlx5" in table and ADDRESS in table, table)
+            self.expect(self._doctor(kelpd) == ("ok", "usable: rxe0 port 1"), f"the doctor, of a usable port: {self._doctor(kelpd)}")
+            figures = kelpd.control_text("/metrics")
+            self.expect('\nkelp_rdma_port_counter_total{device="rxe0",port="1",counter="rcvd_rnr_err"} ' in figures, figures[-2000:])
             subprocess.run(["ip", "link", "set", "veth1", "down"], check=True)
             process.wait_until("the port to be down", lambda: self._devices(kelpd)[0]["ports"][0]["state"] != "active",
                                [kelpd.child])
             port = self._devices(kelpd)[0]["ports"][0]
             self.expect(not port["usable"] and port["obstacle"] == f"the port is {port['state']}", f"without a link: {port}")
+            level, detail = self._doctor(kelpd)
+            self.expect(level == "warn" and f"the port is {port['state']}" in detail, f"the doctor, without a link: {detail}")
             subprocess.run(["ip", "link", "set", "veth1", "up"], check=True)
 
     def hidden_devices(self) -> None:
@@ -62,6 +67,11 @@ class Scenes:
     @staticmethod
     def _devices(kelpd: daemon.Daemon) -> list[dict[str, Any]]:
         return json.loads(kelpd.kelpctl("--json", "devices").stdout)["devices"]
+
+    @staticmethod
+    def _doctor(kelpd: daemon.Daemon) -> tuple[str, str]:
+        findings = json.loads(kelpd.kelpctl("--json", "doctor").stdout)["findings"]
+        return next((one["level"], one["found"]) for one in findings if one["check"] == "RDMA")
 
 
 def verbs(args: argparse.Namespace, home: Path, say: process.Progress) -> tuple[list[str], dict[str, Any]]:

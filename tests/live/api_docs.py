@@ -29,6 +29,7 @@ def checks(body: bytes) -> list[Callable[[bytes], object]]:
     """What each command is to print, in the order of the page."""
     return [
         lambda out: out == body,
+        lambda out: out == body,
         lambda out: out == body[:1024],
         lambda out: out == body[100:200],
         lambda out: out.startswith(b"HTTP/1.1 200") and f"Content-Length: {len(body)}".encode() in out,
@@ -61,7 +62,7 @@ def test(programs: Path, binary: Path, home: Path) -> tuple[dict[str, Any], Sequ
             kelpd.wait_serving([vid])
             for printed, right in zip(commands, expected):
                 command = printed
-                for word, value in (("ADDRESS", address), ("FID", fid), ("VOLUME", str(vid)), ("NEEDLE", str(NEEDLE)),
+                for word, value in (("RUN_DIR", str(kelpd.run_dir)), ("ADDRESS", address), ("FID", fid), ("VOLUME", str(vid)), ("NEEDLE", str(NEEDLE)),
                                     ("COOKIE", str(COOKIE))):
                     command = command.replace(word, value)
                 out = subprocess.run(shlex.split(command), capture_output=True, timeout=20, check=False).stdout

@@ -11,6 +11,7 @@ Exit code: 0 all promises held, 1 one was broken or something failed, 77 weed ca
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import random
@@ -275,6 +276,29 @@ class Comparison:
             body = said.partition(b"\r\n\r\n")[2]
             self.expect(body in (one.body, other) or len(body) < len(one.body), "a mixture of two needles came as one")
 
+    def drained(self) -> None:
+        """kelpd is asked to end: who reads gets all of it, who does not is cut off, and nobody new is let in."""
+        one = Needle(self.local, 78, random.randbytes(24_000_000), "drained")
+        self.cluster.put(one.fid, one.body)
+        for reads_on in (True, False):
+            with self.kelpd() as kelpd, socket.create_connection(("127.0.0.1", self.port), timeout=20) as talk:
+                kelpd.wait_serving([self.local])
+                talk.sendall(f"GET /read?file_id={one.fid} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                said = talk.recv(1 << 16)
+                began = time.monotonic()
+                kelpd.child.process.terminate()
+                if reads_on:
+                    time.sleep(0.5)
+                    said += b"".join(iter(lambda: talk.recv(1 << 16), b""))
+                    self.expect(said.partition(b"\r\n\r\n")[2] == one.body, f"a drain cuts an answer: {len(said)} bytes came")
+                code = kelpd.child.process.wait(20)
+                took = time.monotonic() - began
+                self.expect(code == 0 and took < 5, f"a drain with a client that {'reads' if reads_on else 'stands still'}: "
+                            f"exit code {code} after {took:.1f} s")
+                with contextlib.suppress(OSError):
+                    socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+                    self.broken.append("who comes after a drain is let in")
+
     def killed_server(self) -> None:
         """Without its volume server nothing is attested: no wrong bytes, an answer in time."""
         self.cluster.volume_servers[0].kill()
@@ -295,6 +319,8 @@ def test(programs: Path, binary: Path, home: Path, say: process.Progress) -> tup
                 say(scene.__name__.replace("_", " "))
                 scene()
             all_.marks("dataplane", {"local": True, "http": False})
+        say("drained")
+        all_.drained()
         for accepts, marked in (("any", {"local": True, "http": True}), ("rdma", {"local": False, "http": False})):
             config = home / "accepts.toml"
             config.write_text(f'[sidecar]\nmount_accepts = "{accepts}"\n')

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -28,13 +29,18 @@ struct Answer {
 class Talk {
  public:
   explicit Talk(std::uint16_t port) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(port);
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const sockaddr_in address = loopback(port);
     const timeval patience{20, 0};
     ::setsockopt(socket_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-    REQUIRE(::connect(socket_.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) == 0);
+    REQUIRE(::connect(socket_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
+            0);
+  }
+
+  static bool can_connect(std::uint16_t port) {
+    const kelp::UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    const sockaddr_in address = loopback(port);
+    return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address) ==
+           0;
   }
 
   void send(const std::string& text) {
@@ -63,6 +69,14 @@ class Talk {
   }
 
  private:
+  static sockaddr_in loopback(std::uint16_t port) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    return address;
+  }
+
   bool receive() {
     std::array<char, 65536> bytes;
     const ssize_t got = ::recv(socket_.get(), bytes.data(), bytes.size(), 0);
@@ -105,6 +119,7 @@ struct Served {
     kelp::sidecar::Options about;
     about.listeners.push_back(std::move(*listener));
     about.run_dir = daemon->run_dir();
+    about.drained = [this] { drained = true; };
     auto started = kelp::sidecar::Sidecar::start(std::move(about));
     REQUIRE(started);
     sidecar = std::move(*started);
@@ -125,6 +140,7 @@ struct Served {
   kelp_fid empty{}, small{}, large{};
   std::unique_ptr<TestDaemon> daemon;
   std::uint16_t port = 0;
+  std::atomic<bool> drained{false};
   std::unique_ptr<kelp::sidecar::Sidecar> sidecar;  // ends before what it is attached to
 };
 
@@ -193,6 +209,27 @@ TEST_CASE("clients that leave in the middle of a read are forgotten") {
     talk.get(Served::read(i % 2 == 0 ? served.large : served.small));
   }
   CHECK(served.get(Served::read(served.small)).status == 200);
+}
+
+TEST_CASE("a drain ends what is under way whole, closes who asks nothing, and lets nobody in") {
+  Served served;
+  Talk idle(served.port);
+  Talk kept(served.port);
+  kept.get(Served::read(served.small));
+  CHECK(kept.answer().status == 200);
+  Talk slow(served.port);
+  slow.get(Served::read(served.large));
+  // The kernel holds a part of the answer; the rest waits for us.
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  served.sidecar->drain();
+  CHECK(idle.answer().status == 0);
+  CHECK(kept.answer().status == 0);
+  CHECK_FALSE(served.drained.load());
+  const Answer whole = slow.answer();
+  CHECK((whole.body == text_of(pattern(kLarge, 3))));
+  CHECK(slow.answer().status == 0);
+  CHECK(eventually([&] { return served.drained.load(); }));
+  CHECK_FALSE(Talk::can_connect(served.port));
 }
 
 TEST_CASE("while there is no daemon the answer is 503, and then it is attached to anew") {

@@ -5,6 +5,7 @@
 
 #include "control/devices_json.h"
 #include "control/http_routes.h"
+#include "control/peers/peer_connections.h"
 #include "control/peers_json.h"
 #include "control/run_dir.h"
 #include "control/served_http.h"
@@ -233,7 +234,7 @@ TEST_CASE("the devices of this host can be listed, whatever there are") {
 }
 
 TEST_CASE("without peers it is said whether any are configured") {
-  FakeDaemon none(kelp::peers_json(nullptr));
+  FakeDaemon none(kelp::peers_json(std::nullopt));
   const Ran ran = none.ask({"peers"});
   CHECK(ran.code == 0);
   CHECK(ran.out ==
@@ -241,7 +242,8 @@ TEST_CASE("without peers it is said whether any are configured") {
   CHECK(FakeDaemon("{}").ask({"peers"}).out == "no peers\n");
   const auto lonely = kelp::PeerConnections::create({});
   REQUIRE(lonely);
-  FakeDaemon waits(kelp::peers_json(lonely->get()));
+  FakeDaemon waits(kelp::peers_json(
+      kelp::PeersReport{(*lonely)->reports(), (*lonely)->counters(), std::nullopt, 0}));
   CHECK(waits.ask({"peers"}).out ==
         "no peers: no other kelpd is connected\n\n"
         "from gateways  0 accepted, 0 of them refused\nto targets     0 made, 0 attempts failed\n");

@@ -33,12 +33,42 @@ TEST_CASE("a directory is judged by whether it is there and by its file system")
   CHECK(kelp::judge_directory("/d", EACCES, 0).level == Level::kWarn);
 }
 
+TEST_CASE("locked memory matters where RDMA pins some, and then its limit is looked at") {
+  constexpr std::uint64_t kMiB = 1 << 20;
+  CHECK(kelp::judge_memlock(8 * kMiB, std::nullopt).level == Level::kOk);
+  CHECK(kelp::judge_memlock(std::nullopt, kelp::RdmaMemory{64 * kMiB, 1024 * kMiB}).level ==
+        Level::kOk);
+  CHECK(kelp::judge_memlock(1088 * kMiB, kelp::RdmaMemory{64 * kMiB, 1024 * kMiB}).level ==
+        Level::kOk);
+  const Finding tight = kelp::judge_memlock(8 * kMiB, kelp::RdmaMemory{64 * kMiB, 1024 * kMiB});
+  CHECK(tight.level == Level::kWarn);
+  CHECK(contains(tight.detail, "limit 8.0 MiB; RDMA pins 64.0 MiB"));
+  CHECK(contains(tight.remedy, "LimitMEMLOCK=infinity"));
+}
+
+TEST_CASE("RDMA is well where a port is usable or nobody wants one, and else it is said why not") {
+  CHECK(kelp::judge_rdma({true, true, {"rxe0 port 1"}, {"rxe1 port 1: down"}, ""}).detail ==
+        "usable: rxe0 port 1");
+  CHECK(kelp::judge_rdma({false, false, {}, {"rxe0 port 1: down"}, ""}).level == Level::kOk);
+  const Finding none = kelp::judge_rdma({true, false, {}, {}, ""});
+  CHECK(none.level == Level::kOk);
+  CHECK(contains(none.detail, "no device"));
+  CHECK(kelp::judge_rdma({true, true, {}, {}, ""}).level == Level::kFail);
+  const Finding down = kelp::judge_rdma({true, false, {}, {"rxe0 port 1: the port is down"}, ""});
+  CHECK(down.level == Level::kWarn);
+  CHECK(contains(down.detail, "the port is down"));
+  CHECK(kelp::judge_rdma({true, false, {}, {}, "no memory"}).level == Level::kWarn);
+}
+
 TEST_CASE("whatever is not well comes with a remedy") {
   for (const Finding& finding :
        {kelp::judge_hugepages(0, 0, "prefer"), kelp::judge_hugepages(0, 0, "require"),
         kelp::judge_cpus(1, 1, false), kelp::judge_cpus(1, 1, true),
         kelp::judge_directory("/d", ENOENT, 0), kelp::judge_directory("/d", EACCES, 0),
-        kelp::judge_directory("/d", 0, 1), kelp::judge_version("1", "2")}) {
+        kelp::judge_directory("/d", 0, 1), kelp::judge_version("1", "2"),
+        kelp::judge_memlock(1, kelp::RdmaMemory{1, 1}), kelp::judge_rdma({true, true, {}, {}, ""}),
+        kelp::judge_rdma({true, false, {}, {"rxe0: gone"}, ""}),
+        kelp::judge_rdma({true, false, {}, {}, "no memory"})}) {
     CAPTURE(finding.detail);
     CHECK(finding.level != Level::kOk);
     CHECK_FALSE(finding.remedy.empty());

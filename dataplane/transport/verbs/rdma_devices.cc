@@ -87,11 +87,12 @@ std::string obstacle_of(const RdmaPort& port, bool active) {
   return routed ? "" : "it has no address by RoCE v2";
 }
 
+const std::filesystem::path kDevices = "/sys/class/infiniband";
+
 std::map<std::string, std::uint64_t> counters_of(const std::string& device, std::uint32_t port) {
   std::map<std::string, std::uint64_t> counters;
   std::error_code none;
-  const std::filesystem::path all =
-      "/sys/class/infiniband/" + device + "/ports/" + std::to_string(port) + "/hw_counters";
+  const auto all = kDevices / device / "ports" / std::to_string(port) / "hw_counters";
   for (const auto& entry : std::filesystem::directory_iterator(all, none)) {
     std::uint64_t value = 0;
     if (std::ifstream(entry.path()) >> value) counters[entry.path().filename()] = value;
@@ -157,7 +158,7 @@ RdmaDevice device_of(ibv_device* listed) {
 /// PrivateDevices=, a container.
 void add_unreachable(std::vector<RdmaDevice>& devices) {
   std::error_code none;
-  for (const auto& entry : std::filesystem::directory_iterator("/sys/class/infiniband", none)) {
+  for (const auto& entry : std::filesystem::directory_iterator(kDevices, none)) {
     const std::string name = entry.path().filename();
     if (std::ranges::find(devices, name, &RdmaDevice::name) != devices.end()) continue;
     devices.emplace_back().name = name;
@@ -180,6 +181,19 @@ RdmaDevices list_rdma_devices() {
   }
   for (int i = 0; i < count; ++i) found.devices.push_back(device_of(list.get()[i]));
   add_unreachable(found.devices);
+  return found;
+}
+
+std::vector<RdmaPortCounters> rdma_port_counters() {
+  std::vector<RdmaPortCounters> found;
+  std::error_code none;
+  for (const auto& device : std::filesystem::directory_iterator(kDevices, none)) {
+    const std::string name = device.path().filename();
+    for (std::uint32_t port = 1;
+         std::filesystem::exists(device.path() / "ports" / std::to_string(port), none); ++port) {
+      found.push_back({name, port, counters_of(name, port)});
+    }
+  }
   return found;
 }
 

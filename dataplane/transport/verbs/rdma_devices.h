@@ -60,4 +60,14 @@ struct RdmaDevices {
 
 RdmaDevices list_rdma_devices();
 
+/// Of one port, what RdmaPort::counters are.
+struct RdmaPortCounters {
+  std::string device;
+  std::uint32_t port = 1;
+  std::map<std::string, std::uint64_t> counters;
+};
+
+/// Of all ports that the kernel has; opens no device.
+std::vector<RdmaPortCounters> rdma_port_counters();
+
 }  // namespace kelp
