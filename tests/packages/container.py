@@ -14,6 +14,7 @@ from kelplab import process
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120  # an emulated one takes its time
+MACHINE = "kelp-packages"
 SYSTEM = ("systemd", "systemd-sysv", "dbus", "procps")
 
 
@@ -97,7 +98,7 @@ def booted(root: Path, stage: Path, log: Path, *options: str) -> Iterator[Contai
     """`options` of systemd-nspawn say what it has of the host's: no network but loopback, or devices."""
     child = process.Child("systemd-nspawn", [
         "systemd-nspawn", "--quiet", f"--directory={root}", "--volatile=overlay", "--register=no", "--keep-unit",
-        "--machine=kelp-packages", "--console=pipe", f"--bind-ro={stage}:/stage", *options, "--boot"], log)
+        f"--machine={MACHINE}", "--console=pipe", f"--bind-ro={stage}:/stage", *options, "--boot"], log)
     try:
         leaders: list[int] = []
 
@@ -112,7 +113,7 @@ def booted(root: Path, stage: Path, log: Path, *options: str) -> Iterator[Contai
         yield container
     finally:
         child.stop()
-        forget_control_groups()
+        forget()
 
 
 def name_of(task: str) -> str:
@@ -123,8 +124,10 @@ def name_of(task: str) -> str:
         return ""
 
 
-def forget_control_groups() -> None:
-    """Where no systemd runs on the host, systemd-nspawn leaves its own behind, empty."""
+def forget() -> None:
+    """What systemd-nspawn leaves behind where no systemd runs on the host: control groups, and a directory for mounts, all empty."""
+    with contextlib.suppress(OSError):
+        Path("/run/systemd/nspawn/propagate", MACHINE).rmdir()
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         _, names, ours = line.split(":", 2)
         for mount in {names.removeprefix("name="), "unified", ""}:
