@@ -15,28 +15,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from kelplab import daemon, figures, load, process, weed  # noqa: E402
+from kelplab import daemon, figures, load, process, venv, weed  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("matplotlib==3.9.2", "hdrhistogram==0.10.3")
 SIZES = {"1 KiB": 1 << 10, "4 KiB": 4 << 10, "64 KiB": 64 << 10, "1 MiB": 1 << 20}
 DEPTHS = (1, 4, 32)
 OBJECTS = 32
-
-
-def enter_venv(say: process.Progress) -> None:
-    """Runs this program again with the interpreter of its own venv, where the packages are."""
-    home = REPOSITORY / "build" / "profile-venv"
-    python, done = home / "bin" / "python", home / "installed"
-    wanted = " ".join(PACKAGES)
-    if not done.exists() or done.read_text() != wanted:
-        say(f"installing {wanted} from PyPI into build/profile-venv")
-        weed.run([sys.executable, "-m", "venv", "--clear", str(home)], "making a venv (Debian: python3-venv)")
-        weed.run([str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "2", "--timeout",
-                  "20", *PACKAGES], f"installing {wanted}")
-        done.write_text(wanted)
-    os.environ["KELP_STARTED"] = str(say.started)
-    os.execv(python, [str(python), *sys.argv])
 
 
 def fill(cluster: weed.Cluster, home: Path, sizes: dict[str, int]) -> dict[str, Path]:
@@ -103,8 +88,7 @@ def main() -> int:
     process.exit_on_signals()
     say = process.Progress()
     try:
-        if Path(sys.prefix).name != "profile-venv":
-            enter_venv(say)
+        venv.enter(REPOSITORY / "build" / "profile-venv", PACKAGES, say)
         args.output.mkdir(parents=True, exist_ok=True)
         measure(args.programs.resolve(), args.output.resolve(), args.quick, say)
     except weed.Unreachable as error:
