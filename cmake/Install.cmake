@@ -1,7 +1,16 @@
-# What `cmake --install` puts where: programs, libkelp with kelp.h, pkg-config and CMake package files, the sample
-# configuration, licence and documentation.
+# What `cmake --install` puts where: programs, libkelp with kelp.h, pkg-config and CMake package files, units and sample
+# configurations, licence and documentation. Debian packages are made from the same (packaging/debian).
 
 include(CMakePackageConfigHelpers)
+
+# kelp-ROLE.service, which reads /etc/kelp/ROLE.toml and has its sockets in /run/RUN_DIR.
+function(kelp_unit ROLE)
+  cmake_parse_arguments(PARSE_ARGV 1 "" "" "RUN_DIR;DESCRIPTION" "")
+  set(RUN_DIR ${_RUN_DIR})
+  set(DESCRIPTION ${_DESCRIPTION})
+  configure_file(config/kelp.service.in ${CMAKE_BINARY_DIR}/units/kelp-${ROLE}.service @ONLY)
+  install(FILES ${CMAKE_BINARY_DIR}/units/kelp-${ROLE}.service DESTINATION lib/systemd/system)
+endfunction()
 
 install(TARGETS kelp EXPORT kelpTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
@@ -19,9 +28,10 @@ install(FILES ${CMAKE_BINARY_DIR}/kelpConfig.cmake ${CMAKE_BINARY_DIR}/kelpConfi
 if(NOT KELP_RING_AND_WORKER_ONLY)
   install(TARGETS kelpd kelpctl kelp-bench RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   install(FILES docs/man/kelp-bench.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
-  install(FILES config/kelpd.toml DESTINATION ${CMAKE_INSTALL_SYSCONFDIR}/kelp RENAME kelpd.toml.sample)
-  configure_file(config/kelpd.service.in ${CMAKE_BINARY_DIR}/kelpd.service @ONLY)
-  install(FILES ${CMAKE_BINARY_DIR}/kelpd.service DESTINATION lib/systemd/system)
+  # Samples: what stands in /etc/kelp is the operator's alone, and no installation touches it.
+  install(FILES config/gateway.toml config/target.toml config/kelpd.toml DESTINATION ${CMAKE_INSTALL_DATADIR}/kelp)
+  kelp_unit(gateway RUN_DIR kelp DESCRIPTION "Kelp gateway, which programs of this host read SeaweedFS through")
+  kelp_unit(target RUN_DIR kelp-target DESCRIPTION "Kelp target, which answers gateways of other hosts from volumes of this one")
   install(FILES docs/man/kelpctl.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
   install(FILES docs/man/kelpd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
   # bash-completion looks for a file of the command's name.

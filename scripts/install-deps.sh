@@ -4,6 +4,7 @@
 #   scripts/install-deps.sh --tests   and for scripts/test.sh
 #   scripts/install-deps.sh --bench   and for scripts/bench/
 #   scripts/install-deps.sh --fuzz    and for scripts/fuzz.sh
+#   scripts/install-deps.sh --packages    and for scripts/package.sh
 set -euo pipefail
 
 packages=(
@@ -16,7 +17,8 @@ case "${1:-}" in
   --tests) packages+=(clang-format clang libclang-rt-14-dev) ;;
   --fuzz) packages+=(clang libclang-rt-14-dev) ;;
   --bench) packages+=(wrk strace valgrind perftest e2fsprogs) ;;
-  *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  --packages) packages+=(debhelper dpkg-dev lintian) ;;
+  *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

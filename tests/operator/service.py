@@ -1,4 +1,4 @@
-"""kelpd under systemd: what it says to it, and the unit."""
+"""kelpd under systemd: what it says to it, the units, and their configurations."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pathlib import Path
 from control_socket import ask
 from scene import Broken, Scene, Skipped, daemon, expect, killed_at_the_end, plain_row, promise, reads, wait_for
 
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = ("gateway", "target")
 MOST_EXPOSURE = 20  # tenths, as systemd-analyze security --threshold takes them
 WATCHDOG_US = 3_000_000
 
@@ -84,14 +86,17 @@ def the_watchdog_hears_of_a_worker_that_sleeps_and_of_none_that_stands_still(sce
         manager.wait_for("WATCHDOG=1", since=len(manager.said))
 
 
-def unit(scene: Scene) -> Path:
-    """The unit of this build, with the daemon of this build."""
+def units(scene: Scene) -> list[Path]:
+    """The units of this build, with the daemon of this build."""
     if not shutil.which("systemd-analyze"):
         raise Skipped("systemd-analyze is not installed")
-    text = (scene.programs.parent / "kelpd.service").read_text()
-    path = scene.home / "kelpd.service"
-    path.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={scene.programs / 'kelpd'}", text, flags=re.MULTILINE))
-    return path
+    made = []
+    for role in ROLES:
+        text = (scene.programs.parent / "units" / f"kelp-{role}.service").read_text()
+        path = scene.home / f"kelp-{role}.service"
+        path.write_text(re.sub(r"^ExecStart=\S+", f"ExecStart={scene.programs / 'kelpd'}", text, flags=re.MULTILINE))
+        made.append(path)
+    return made
 
 
 def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -99,15 +104,36 @@ def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @promise("service")
-def systemd_finds_no_fault_with_the_unit(scene: Scene) -> None:
-    done = analyze("verify", "--man=no", unit(scene))
-    expect(done.returncode == 0 and "kelpd.service" not in done.stderr, done.stderr)
+def systemd_finds_no_fault_with_the_units(scene: Scene) -> None:
+    for unit_file in units(scene):
+        done = analyze("verify", "--man=no", unit_file)
+        expect(done.returncode == 0 and unit_file.name not in done.stderr, done.stderr)
 
 
 @promise("service")
-def the_unit_leaves_little_exposed(scene: Scene) -> None:
-    done = analyze("security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSURE}", unit(scene))
-    expect(done.returncode == 0, done.stdout[-200:])
+def the_units_leave_little_exposed(scene: Scene) -> None:
+    for unit_file in units(scene):
+        done = analyze("security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSURE}", unit_file)
+        expect(done.returncode == 0, done.stdout[-200:])
+
+
+@promise("service")
+def the_sample_of_each_unit_is_right_once_its_paths_are_there(scene: Scene) -> None:
+    keys = scene.home / "peers.keys"
+    keys.write_text(f"1 {'ab' * 32}\n")
+    keys.chmod(0o600)
+    here = {"/data/seaweedfs": scene.volumes(), "/etc/kelp/peers.keys": keys}
+    for role in ROLES:
+        text = (ROOT / "config" / f"{role}.toml").read_text()
+        commented = re.sub(r"^# (?=\[|\w+ = )", "", text, flags=re.MULTILINE)  # and what it offers
+        expect(commented != text, f"{role}.toml offers nothing")
+        for sample in (text, commented):
+            for path, own in here.items():
+                sample = sample.replace(path, str(own))
+            path = scene.home / f"{role}.toml"
+            path.write_text(sample.replace("/etc/kelp/read.key", str(keys)))
+            code, words = scene.start_in_vain("--check", "--config", path, "--run-dir", scene.home / "run")
+            expect(code == 0, f"{role}.toml: {words}")
 
 
 def allowed_calls(unit_file: Path) -> set[str]:
@@ -134,12 +160,12 @@ def allowed_calls(unit_file: Path) -> set[str]:
 
 
 @promise("service")
-def the_unit_allows_every_system_call_kelpd_makes(scene: Scene) -> None:
+def the_units_allow_every_system_call_kelpd_makes(scene: Scene) -> None:
     if not shutil.which("strace"):
         raise Skipped("strace is not installed")
     if scene.has_address_sanitizer():
         raise Skipped("not with the calls of a sanitizer")
-    unit_file, trace, row = unit(scene), scene.home / "trace", plain_row(scene)
+    trace, row = scene.home / "trace", plain_row(scene)
     prefix = ["strace", "--follow-forks", "--quiet=all", "--output", str(trace), "--"]
     with scene.kelpd(scene.volumes(), prefix=prefix, settings={"client.hugepages": "prefer"}) as kelpd:
         wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
@@ -150,4 +176,5 @@ def the_unit_allows_every_system_call_kelpd_makes(scene: Scene) -> None:
         kelpd.child.process.wait(15)
     made = set(re.findall(r"^\d+ +([a-z0-9_]+)\(", trace.read_text(), flags=re.MULTILINE))
     expect({"memfd_create", "inotify_add_watch", "preadv2", "bind"} <= made, f"the trace has only {made}")
-    expect(not made - allowed_calls(unit_file), f"not allowed: {made - allowed_calls(unit_file)}")
+    for unit_file in units(scene):
+        expect(not made - allowed_calls(unit_file), f"not allowed: {made - allowed_calls(unit_file)}")
