@@ -20,7 +20,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,20 +50,20 @@ COPY *.deb /packages/
 """
 
 
-def packages(say: process.Progress, tools: engine.Tools) -> list[Path]:
-    """The Debian packages of this source tree, built anew if a file of it is younger."""
+def package(say: process.Progress) -> Path:
+    """The Debian package kelp of this source tree, built anew if a file of it is younger."""
     folder = REPOSITORY / "build" / "packages"
-    found = [*folder.glob("kelp_*.deb"), *folder.glob("libkelp0_*.deb")]
-    listed = tools.run("git", "ls-files", "-co", "--exclude-standard", cwd=REPOSITORY).stdout.decode().splitlines()
+    found = [*folder.glob("kelp_*.deb")]
+    listed = engine.run("git", "ls-files", "-co", "--exclude-standard", cwd=REPOSITORY).stdout.decode().splitlines()
     youngest = max((REPOSITORY / name).stat().st_mtime for name in listed
                    if not name.startswith(("deploy/", "docs/", "tests/")) and (REPOSITORY / name).exists())
-    if len(found) != 2 or min(path.stat().st_mtime for path in found) < youngest:
-        say("building the packages")
+    if len(found) != 1 or found[0].stat().st_mtime < youngest:
+        say("building the package")
         for path in found:
             path.unlink()
-        tools.run(REPOSITORY / "scripts" / "package.sh", timeout_s=900)
-        found = [*folder.glob("kelp_*.deb"), *folder.glob("libkelp0_*.deb")]
-    return found
+        engine.run(REPOSITORY / "scripts" / "package.sh", timeout_s=900)
+        found = [*folder.glob("kelp_*.deb")]
+    return found[0]
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def make_images(docker: engine.Engine, home: Path, say: process.Progress) -> Non
         say(f"an image of weed {version}")
         with folder_with(home, WEED_IMAGE, weed.install(version, say)) as context:
             docker.build(f"weed:{version}", context / "Dockerfile", context)
-    with folder_with(home, PACKAGES_IMAGE, *packages(say, docker.tools)) as context:
+    with folder_with(home, PACKAGES_IMAGE, package(say)) as context:
         docker.build("kelp-packages", context / "Dockerfile", context)
     say("the image of kelp")
     docker.build("kelp", DEPLOY / "Dockerfile", REPOSITORY, {"PACKAGES": "kelp-packages"})
@@ -115,7 +115,8 @@ class Stack:
         self.docker.tools.run("docker-compose", *words, env=self.environment, cwd=DEPLOY, timeout_s=timeout_s)
 
     def container(self, service: str) -> str:
-        return f"{PROJECT}_{service}_1"
+        label = f"label=com.docker.compose.service={service}"
+        return self.docker.lines("ps", "--all", "--quiet", "--filter", label)[0]
 
     def state(self, service: str) -> str:
         found = self.docker.inspect(self.container(service))["State"]

@@ -31,6 +31,20 @@ class Unavailable(Exception):
     """Why there can be no engine here."""
 
 
+def run(*words: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 120, cwd: Path | None = None,
+        check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """A command to its end; a LabError with what it said where it fails, unless that is for the caller to judge."""
+    try:
+        done = subprocess.run([str(word) for word in words], stdin=subprocess.DEVNULL, capture_output=True, check=False,
+                              timeout=timeout_s, cwd=cwd, env=env)
+    except subprocess.TimeoutExpired as error:
+        raise process.LabError(f"{' '.join(map(str, words))} takes longer than {timeout_s:.0f} s") from error
+    if check and done.returncode != 0:
+        said = (done.stdout + done.stderr).decode(errors="replace")
+        raise process.LabError(f"{' '.join(map(str, words))} ended with {done.returncode}:\n{said[-3000:]}")
+    return done
+
+
 class Tools:
     """The programs: what of PACKAGES and what they depend on is not installed is unpacked into build/deploy/tools."""
 
@@ -70,12 +84,7 @@ class Tools:
 
     def run(self, *words: str | Path, env: Mapping[str, str] | None = None, timeout_s: float = 120, cwd: Path | None = None,
             check: bool = True) -> subprocess.CompletedProcess[bytes]:
-        done = subprocess.run([str(word) for word in words], stdin=subprocess.DEVNULL, capture_output=True, check=False,
-                              timeout=timeout_s, cwd=cwd, env=self.environment | dict(env or {}))
-        if check and done.returncode != 0:
-            said = (done.stdout + done.stderr).decode(errors="replace")
-            raise process.LabError(f"{' '.join(map(str, words))} ended with {done.returncode}:\n{said[-3000:]}")
-        return done
+        return run(*words, env=self.environment | dict(env or {}), timeout_s=timeout_s, cwd=cwd, check=check)
 
     def base_system(self, say: process.Progress) -> Path:
         """A tar of a minimal Debian 12."""
