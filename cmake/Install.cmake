@@ -24,6 +24,7 @@ configure_package_config_file(cmake/kelpConfig.cmake.in ${CMAKE_BINARY_DIR}/kelp
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/kelpConfigVersion.cmake COMPATIBILITY SameMajorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/kelpConfig.cmake ${CMAKE_BINARY_DIR}/kelpConfigVersion.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/kelp)
+install(FILES docs/man/kelp.3 DESTINATION ${CMAKE_INSTALL_MANDIR}/man3)
 
 if(NOT KELP_RING_AND_WORKER_ONLY)
   install(TARGETS kelpd kelpctl kelp-bench RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the Debian packages, and has lintian look at them: kelp (kelpd, kelpctl, kelp-bench, units), libkelp0 (the library
-# of programs) and libkelp-dev (what they are built with). Debug information is in packages of its own.
+# of programs) and libkelp-dev (what they are built with). Debug information is in packages of its own,
+# in the directory debug there.
 #
 #   scripts/package.sh                    into build/packages
 #   scripts/package.sh --output DIR       into DIR
@@ -13,7 +14,7 @@ while (($# > 0)); do
   case "$1" in
     --output) output=${2:?--output needs a directory}; shift 2 ;;
     -D*) options+=("$1"); shift ;;
-    *) sed -n '2,7s/^# \{0,1\}//p' "scripts/${0##*/}"
+    *) sed -n '2,8s/^# \{0,1\}//p' "scripts/${0##*/}"
        [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
   esac
 done
@@ -44,6 +45,7 @@ step() {
 }
 
 mkdir -p "$build" "$output"
+output=$(realpath "$output")
 say "checking packages"
 scripts/install-deps.sh --packages
 step configure "configuring" cmake --preset package "${options[@]}"
@@ -60,6 +62,11 @@ cd "$OLDPWD"
 step lintian "looking at them with lintian" lintian --fail-on error,warning \
   --suppress-tags bogus-mail-host,bogus-mail-host-in-debian-changelog "$stage"/*.changes
 
+rm -rf "$output"/{kelp,libkelp0,libkelp-dev}_*.deb "$output/debug"
+if compgen -G "$stage/*-dbgsym_*" >/dev/null; then
+  mkdir "$output/debug"
+  mv "$stage"/*-dbgsym_*.deb "$output/debug"
+fi
 mv "$stage"/*.deb "$output"
 say "done"
-ls -l "$output"/*.deb
+ls -1 "$output"/*.deb

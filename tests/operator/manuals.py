@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 COMPLETION = ROOT / "tools/completion/kelpctl.bash"
 HUGEPAGES = ROOT / "scripts/hugepages.sh"
 PAGES = {"kelpd": ROOT / "docs/man/kelpd.8", "kelpctl": ROOT / "docs/man/kelpctl.1"}
+LIBRARY_PAGE = ROOT / "docs/man/kelp.3"
+ARGUMENT = r'"([^"]*)"|(\S+)'  # of a macro of mdoc
 
 
 def said(*words: str | Path) -> str:
@@ -53,10 +55,22 @@ def every_option_and_command_is_in_its_manual_page(scene: Scene) -> None:
 
 
 @promise("manuals")
+def the_page_of_the_library_has_every_function_as_the_header_declares_it(_: Scene) -> None:
+    header = re.sub(r"\s", "", (ROOT / "shm_ring/kelp.h").read_text())
+    declared = set(re.findall(r"KELP_API[\w*]*?(kelp_\w+\([^)]*\));", header))
+    declared = {re.sub(r"^kelp_status(?=kelp_)", "", one) for one in declared}
+    synopsis = LIBRARY_PAGE.read_text().split(".Sh DESCRIPTION")[0]
+    shown = {f"{name}({','.join(a or b for a, b in re.findall(ARGUMENT, words))})".replace(" ", "")
+             for name, words in re.findall(r"^\.Fn (kelp_\w+) (.*)$", synopsis, flags=re.MULTILINE)}
+    expect(len(declared) > 20, f"kelp.h declares only {declared}")
+    expect(shown == declared, f"only in one of them: {sorted(shown ^ declared)}")
+
+
+@promise("manuals")
 def the_manual_pages_are_formatted_without_a_warning(scene: Scene) -> None:
     if not shutil.which("groff"):
         raise Skipped("groff is not installed")
-    for page in PAGES.values():
+    for page in (*PAGES.values(), LIBRARY_PAGE):
         done = subprocess.run(["groff", "-mdoc", "-Tutf8", "-ww", "-z", page], capture_output=True, text=True, timeout=60, check=False)
         expect(done.returncode == 0 and not done.stderr, f"{page.name}: {done.stderr}")
 

@@ -1,0 +1,294 @@
+#!/usr/bin/env python3
+"""The Debian packages as an operator meets them, in a container where systemd runs and nothing was of Kelp before.
+
+Builds the packages (scripts/package.sh), installs them beside a weed, configures a gateway and a target by the samples, reads
+needles of the fixtures by kelpctl and by a program that is compiled there with libkelp-dev, reloads, stops, upgrades, removes and
+purges. What the host has then is what it had before: files, users, groups, units, mounts, kernel settings, processes.
+Arguments (-DKELP_WERROR=ON) are options of CMake for the packages' build.
+
+Exit code: 0 all promises held, 1 one was broken or something failed, 77 there can be no such container here, or weed cannot be had.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "tests" / "live"), str(Path(__file__).resolve().parent)]
+import verdict  # noqa: E402
+from kelplab import process, weed  # noqa: E402
+
+import container  # noqa: E402  (needs the path that verdict adds)
+from container import Container  # noqa: E402
+
+FIXTURES = ROOT / "tests" / "fixtures" / "v5b"
+PACKAGES = ("kelp", "libkelp0", "libkelp-dev")
+UNITS = ("kelp-target", "kelp-gateway")
+KEY = "00112233445566778899aabbccddeeff"
+MOST_EXPOSURE = 2.0
+# What changes while any package is installed, or by itself.
+OTHERS = ("/data", "/stage", "/proc", "/sys", "/dev/pts", "/dev/char", "/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log", "/run/log",
+          "/run/systemd", "/run/udev", "/var/lib/systemd/catalog", "/tmp/systemd-private-*", "/var/tmp/systemd-private-*")
+# Counters and numbers among the settings of the kernel.
+NO_SETTINGS = r"state|random|file-nr|inode-nr|dquot|ns_last_pid|count|cputime|pty\.nr|epoll|hostname|domain"
+
+
+def snapshot(host: Container) -> dict[str, list[str]]:
+    """What a host has, by kind."""
+    def lines(*words: str) -> list[str]:
+        return sorted(host.text(*words).splitlines())
+
+    skipped = " -o ".join(f"-path '{path}'" for path in OTHERS)
+    return {
+        "files": lines("sh", "-c", rf"find / \( {skipped} \) -prune -o -printf '%M %u:%g %p %l\n'"),
+        "contents of /etc": lines("sh", "-c", "find /etc -type f ! -name '*-' ! -name ld.so.cache -exec sha256sum {} +"),
+        "users": lines("getent", "passwd"),
+        "groups": lines("getent", "group"),
+        "units": lines("systemctl", "list-unit-files", "--no-legend", "--no-pager", "--plain"),
+        "failed units": lines("systemctl", "list-units", "--failed", "--no-legend", "--no-pager", "--plain"),
+        "mounts": lines("findmnt", "--noheadings", "--list", "--output", "TARGET,FSTYPE,OPTIONS"),
+        "settings": [line for line in lines("sh", "-c", "sysctl -a 2>/dev/null") if not re.search(NO_SETTINGS, line.split("=")[0])],
+        "processes": [line for line in lines("ps", "-e", "-o", "user=,comm=") if line.split()[-1] not in ("ps", "(sd-pam)")],
+    }
+
+
+def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> list[str]:
+    return [f"{kind}: {line}" for kind in before
+            for line in difflib.unified_diff(before[kind], after[kind], "before", "after", n=0, lineterm="") if line[0] in "+-"
+            and not line.startswith(("+++", "---"))]
+
+
+def in_the_end(before: dict[str, list[str]], host: Container) -> list[str]:
+    """Differences that stay: what apt and systemd have started is over within 10 s."""
+    give_up = time.monotonic() + 10
+    while found := differences(before, snapshot(host)):
+        if time.monotonic() > give_up:
+            break
+        time.sleep(1)
+    return found
+
+
+def fixture_rows() -> list[dict[str, Any]]:
+    """Needles that are plainly there, of all volumes, and one that was compressed."""
+    rows = [json.loads(line) for line in (FIXTURES / "manifest.jsonl").read_text().splitlines()]
+    whole = [row for row in rows if row["set"] == "vs" and row["status"] == 200 and not row.get("also_ok") and row.get("size")
+             and not row.get("chunk_manifest") and not row.get("expires_at_ns")]
+    plain = [row for row in whole if not row["content_encoding_gzip"]]
+    return plain[::max(1, len(plain) // 8)] + [row for row in whole if row["content_encoding_gzip"]][:1]
+
+
+def build(stage: Path, options: Sequence[str], say: process.Progress) -> list[Path]:
+    say("building the packages")
+    container.work_off("scripts/package.sh", [ROOT / "scripts" / "package.sh", "--output", stage, *options], stage.parent / "package.log",
+                       os.environ | {"DEB_BUILD_OPTIONS": "noautodbgsym"})
+    return [next(stage.glob(f"{name}_*.deb")) for name in PACKAGES]
+
+
+def dependencies(packages: Sequence[Path]) -> list[str]:
+    """What the packages need of Debian, the first of each set of alternatives."""
+    names = set()
+    for package in packages:
+        for item in subprocess.check_output(["dpkg-deb", "-f", package, "Depends"], text=True).split(","):
+            names.add(item.split("|")[0].split("(")[0].strip())
+    return sorted(names - set(PACKAGES))
+
+
+def next_version(package: Path, into: Path) -> Path:
+    """The same package with a higher version."""
+    tree = into / package.stem
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    control = tree / "DEBIAN" / "control"
+    control.write_text(re.sub(r"^(Version: .*|Depends: libkelp0 \(= [^)]*)", r"\1+1", control.read_text(), flags=re.MULTILINE))
+    made = into / f"{package.stem}+1.deb"
+    subprocess.run(["dpkg-deb", "--build", "--root-owner-group", tree, made], stdout=subprocess.DEVNULL, check=True)
+    shutil.rmtree(tree)
+    return made
+
+
+class Operator:
+    """Goes the way of docs/operations.md, and looks at what comes of it."""
+
+    def __init__(self, host: Container, packages: Sequence[Path], newer: Sequence[Path], say: process.Progress) -> None:
+        self.host, self.say = host, say
+        self.packages, self.newer = ([f"/stage/{path.name}" for path in paths] for paths in (packages, newer))
+        self.rows = fixture_rows()
+        self.broken: list[str] = []
+        self.figures: dict[str, Any] = {"needles": len(self.rows)}
+
+    def expect(self, kept: object, otherwise: str) -> None:
+        if not kept:
+            self.broken.append(otherwise)
+
+    def apt(self, *words: str) -> str:
+        return self.host.text("apt-get", "--yes", "--quiet=2", "-o", "APT::Sandbox::User=root", "-o", "Dpkg::Use-Pty=0", *words)
+
+    def state(self, unit: str, name: str = "ActiveState") -> str:
+        return self.host.text("systemctl", "show", "--value", f"--property={name}", unit)
+
+    def as_reader(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        return self.host.run("runuser", "-u", "reader", "--", *words, ok=False)
+
+    def weed(self) -> None:
+        """A volume server that nobody but its group may read the files of, and its master."""
+        self.host.run("useradd", "--system", "seaweedfs")
+        self.host.run("useradd", "reader")
+        self.host.run("sh", "-c", "mkdir -p /data && cp -r /stage/vs /data/seaweedfs && chown -R seaweedfs: /data/seaweedfs && "
+                                  "chmod -R u=rwX,g=rX,o= /data/seaweedfs && mkdir /data/master && chown seaweedfs: /data/master")
+        self.host.run("systemd-run", "--quiet", "--unit=weed", "--uid=seaweedfs", "--setenv=HOME=/data/master", "/stage/weed", "server",
+                      "-ip=127.0.0.1", "-dir=/data/seaweedfs", "-master.dir=/data/master", "-master.telemetry=false")
+        lookup = r"exec 3<>/dev/tcp/127.0.0.1/9333 && printf 'GET /dir/lookup?volumeId=1 HTTP/1.0\r\n\r\n' >&3 && cat <&3"
+        self.host.wait("weed", "bash", "-c", lookup, answer='"url":"127.0.0.1:8080"')
+
+    def install(self) -> None:
+        told = self.apt("install", "--no-install-recommends", *self.packages)
+        self.expect("/usr/share/kelp to /etc/kelp" in told, f"the installation does not say what to do next: {told[-400:]}")
+        for unit in UNITS:
+            self.expect(self.state(unit) == "inactive", f"{unit} is {self.state(unit)} after the installation")
+            self.expect(self.state(unit, "UnitFileState") == "disabled", f"{unit} is enabled by the installation")
+            told = self.host.text("systemd-analyze", "security", "--no-pager", unit)
+            exposure = re.search(rf"exposure level for {unit}.service: ([0-9.]+)", told)
+            self.expect(exposure and float(exposure[1]) <= MOST_EXPOSURE, f"systemd finds {unit} exposed: {told[-100:]}")
+
+    def configure(self) -> None:
+        """The samples as they are, keys, and a drop-in for the group of the files; a program against libkelp-dev."""
+        self.host.run("usermod", "--append", "--groups", "kelp", "reader")
+        self.host.run("sh", "-ec", f"""
+            umask 027
+            cp /usr/share/kelp/gateway.toml /usr/share/kelp/target.toml /etc/kelp
+            sed -i 's/^# keys_file/keys_file/' /etc/kelp/gateway.toml
+            echo '1 {KEY}' >/etc/kelp/peers.keys
+            chgrp -R kelp /etc/kelp
+            mkdir -p /etc/systemd/system/kelp-target.service.d
+            printf '[Service]\\nSupplementaryGroups=seaweedfs\\n' >/etc/systemd/system/kelp-target.service.d/files.conf
+            systemctl daemon-reload""")
+        self.host.run("sh", "-ec", "cc -std=c11 -Wall -Wextra -Werror $(pkg-config --cflags kelp) /stage/read_needle.c "
+                                   "-o /data/read_needle $(pkg-config --libs kelp)")
+
+    def start(self) -> None:
+        self.host.run("systemctl", "enable", "--now", *UNITS)
+        for unit in UNITS:
+            self.expect(self.state(unit) == "active", f"{unit} is {self.state(unit)}")
+            self.host.wait(f"what {unit} says of itself", "systemctl", "status", "--no-pager", unit, answer="clients attached", deadline_s=10)
+
+    def way(self, row: dict[str, Any]) -> str:
+        """Of the read: what kelpctl says its bytes came by."""
+        done = self.as_reader("kelpctl", "--json", "read", row["fid"])
+        return str(json.loads(done.stderr).get("path")) if done.returncode == 0 else ""
+
+    def wait_for_way(self, path: str) -> None:
+        process.wait_until(f"reads by way of {path}", lambda: self.way(self.rows[0]) == path, [self.host.child], 30)
+
+    def read(self, path: str, when: str) -> None:
+        """Every row by kelpctl and by the program: all bytes, and by what way."""
+        self.wait_for_way(path)
+        for row in self.rows:
+            for words in (["kelpctl", "read", row["fid"]], ["/data/read_needle", row["fid"]]):
+                done = self.as_reader(*words)
+                same = done.returncode == 0 and hashlib.sha256(done.stdout).hexdigest() == row["sha256"]
+                self.expect(same, f"{when}: {' '.join(words)} ({row['kind']}) ends with {done.returncode}, {len(done.stdout)} bytes of {row['size']}: "
+                                  f"{done.stderr.decode(errors='replace')[-200:]}")
+            self.expect(self.way(row) == path, f"{when}: {row['fid']} came by {self.way(row)}, not {path}")
+
+    def reload(self) -> None:
+        self.host.run("sh", "-c", "printf '[daemon]\\nlog_level = \"debug\"\\n' >>/etc/kelp/gateway.toml")
+        before = self.state("kelp-gateway", "MainPID")
+        self.host.run("systemctl", "reload", "kelp-gateway")
+        self.host.wait("the reload", "sh", "-c", "kelpctl config | grep log_level", answer="debug", deadline_s=10)
+        self.expect(self.state("kelp-gateway", "MainPID") == before, "a reload is a restart")
+
+    def stop_target(self) -> None:
+        """Reads go on over HTTP, and come back."""
+        self.host.run("systemctl", "stop", "kelp-target")
+        self.expect(self.state("kelp-target", "Result") == "success", f"the target's end: {self.state('kelp-target', 'Result')}")
+        self.expect(self.host.run("test", "-e", "/run/kelp-target", ok=False).returncode != 0, "/run/kelp-target is left")
+        self.read("http", "without a target")
+
+    def upgrade(self) -> None:
+        """With the gateway running and the target stopped."""
+        configuration = self.host.text("sh", "-c", "sha256sum /etc/kelp/*")
+        before = self.state("kelp-gateway", "MainPID")
+        self.apt("install", "--no-install-recommends", *self.newer)
+        version = self.host.text("dpkg-query", "--show", "--showformat=${Version}", "kelp")
+        self.expect(version.endswith("+1"), f"the version after the upgrade is {version}")
+        self.expect(self.state("kelp-gateway") == "active", f"the gateway is {self.state('kelp-gateway')} after the upgrade")
+        self.expect(self.state("kelp-gateway", "MainPID") != before, "the upgrade does not restart the gateway")
+        self.expect(self.state("kelp-target") == "inactive", "the upgrade starts a target that was stopped")
+        self.expect(self.host.text("sh", "-c", "sha256sum /etc/kelp/*") == configuration, "the upgrade touches the configuration")
+        self.host.run("systemctl", "start", "kelp-target")
+
+    def remove(self) -> None:
+        self.apt("remove", "kelp")
+        for unit in UNITS:
+            self.expect(self.state(unit) == "inactive", f"{unit} is {self.state(unit)} after the removal")
+        self.expect(self.host.text("pgrep", "-c", "kelpd", ok=False) == "0", "a kelpd runs after the removal")
+        self.expect(self.host.run("test", "-s", "/etc/kelp/gateway.toml", ok=False).returncode == 0, "the removal takes the configuration")
+        self.apt("purge", *PACKAGES)
+        self.host.run("rm", "/data/read_needle")
+
+    def step(self, name: str, work: Any) -> None:
+        self.say(name)
+        started = time.monotonic()
+        work()
+        self.figures[f"{name}, s"] = round(time.monotonic() - started, 1)
+
+
+def run(options: Sequence[str], binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
+    if missing := container.missing_tools():
+        raise container.Unavailable(f"missing: {', '.join(missing)}")
+    stage = home / "stage"
+    stage.mkdir()
+    packages = build(stage, options, say)
+    newer = [next_version(package, stage) for package in packages]
+    root = container.make_root(["gcc", "libc6-dev", "pkg-config", *dependencies(packages)], say)
+    shutil.copytree(FIXTURES / "vs", stage / "vs")
+    shutil.copy(Path(__file__).parent / "read_needle.c", stage)
+    shutil.copy(binary.resolve(), stage / "weed")
+    say("starting the container")
+    with container.booted(root, stage, home / "container.log") as host:
+        operator = Operator(host, packages, newer, say)
+        try:
+            lifetime(operator)
+        except process.LabError as error:
+            journal = host.text("journalctl", "--no-pager", "--lines=40", "--unit=kelp-gateway", "--unit=kelp-target", "--unit=weed")
+            raise process.LabError(f"{error}\n{journal}") from None
+    return operator.figures, operator.broken
+
+
+def lifetime(operator: Operator) -> None:
+    operator.step("weed", operator.weed)
+    before = snapshot(operator.host)
+    operator.step("install", operator.install)
+    operator.step("configure", operator.configure)
+    operator.step("start", operator.start)
+    operator.step("read", functools.partial(operator.read, "tcp", "at first"))
+    operator.step("reload", operator.reload)
+    operator.step("stop the target", operator.stop_target)
+    operator.step("upgrade", operator.upgrade)
+    operator.step("read again", functools.partial(operator.read, "tcp", "after the upgrade"))
+    operator.step("remove and purge", operator.remove)
+    operator.figures["compared"] = {kind: len(lines) for kind, lines in before.items()}
+    operator.broken += [f"left behind: {line}" for line in in_the_end(before, operator.host)]
+
+
+def main() -> int:
+    try:
+        return verdict.run("packages", weed.DEFAULT_VERSION, functools.partial(run, sys.argv[1:]))
+    except container.Unavailable as error:
+        print(f"skipped: no container with systemd: {error}")
+        return verdict.SKIPPED
+
+
+if __name__ == "__main__":
+    sys.exit(main())
