@@ -52,16 +52,16 @@ COPY *.deb /packages/
 
 def package(say: process.Progress) -> Path:
     """The Debian package kelp of this source tree, built anew if a file of it is younger."""
-    folder = REPOSITORY / "build" / "packages"
+    folder = engine.CACHE / "packages"
     found = [*folder.glob("kelp_*.deb")]
-    listed = engine.run("git", "ls-files", "-co", "--exclude-standard", cwd=REPOSITORY).stdout.decode().splitlines()
-    youngest = max((REPOSITORY / name).stat().st_mtime for name in listed
-                   if not name.startswith(("deploy/", "docs/", "tests/")) and (REPOSITORY / name).exists())
+    listed = engine.run("git", "ls-files", "-co", "--exclude-standard", cwd=REPOSITORY, check=False).stdout.decode().splitlines()
+    sources = [REPOSITORY / name for name in listed if not name.startswith(("deploy/", "docs/", "tests/"))]
+    youngest = max((path.stat().st_mtime for path in sources if path.exists()), default=float("inf"))  # git refuses strangers' trees
     if len(found) != 1 or found[0].stat().st_mtime < youngest:
         say("building the package")
-        for path in found:
-            path.unlink()
-        engine.run(REPOSITORY / "scripts" / "package.sh", timeout_s=900)
+        # Debug information takes longer to compress than all else.
+        engine.run(REPOSITORY / "scripts" / "package.sh", "--output", folder, env=os.environ | {"DEB_BUILD_OPTIONS": "noautodbgsym"},
+                   timeout_s=900)
         found = [*folder.glob("kelp_*.deb")]
     return found[0]
 
