@@ -4,8 +4,8 @@ and a weed mount 4.44 that reads through it.
 
 All of it comes up by one command, each by its health check. Files stored through the filer are read through the mount and by
 kelpctl in a container that shares nothing with kelpd but the run directory and a group, and compared; the bytes must have come
-from the kelpd beside the volumes. The kelpd of programs is killed beneath readers: it comes back, and no read is wrong. After
-`down` nothing is left.
+from the kelpd beside the volumes. Each kelpd is killed beneath readers: it comes back, and no read is wrong. After `down` nothing
+is left.
 
 Exit code: 0 all promises held, 1 one was broken or something failed, 77 there can be no engine here, or weed cannot be had.
 """
@@ -206,8 +206,9 @@ class Scene:
         code, _ = self.stack.client("kelpctl health", groups=(), check=False)
         self.expect(code == NO_DAEMON, f"a program without the group may attach: kelpctl ended with {code}")
 
-    def kill_gateway(self, folder: Path) -> None:
-        name = self.stack.container("kelp-gateway")
+    def kill(self, service: str, folder: Path) -> None:
+        """SIGKILL beneath readers, until the mount reads by way of both kelpds again."""
+        name = self.stack.container(service)
         readers = [mount.Reader(folder, self.content, seed) for seed in range(mount.READERS)]
         for reader in readers:
             reader.start()
@@ -215,11 +216,11 @@ class Scene:
         before = sum(reader.reads for reader in readers)
         killed = time.monotonic()
         os.kill(self.docker.pid(name), 9)
-        process.wait_until("the gateway to be started again", lambda: self.docker.inspect(name)["RestartCount"] == 1
-                           and self.stack.state("kelp-gateway") == "healthy", [], BACK_S)
+        process.wait_until(f"{service} to be started again", lambda: self.docker.inspect(name)["RestartCount"] == 1
+                           and self.stack.state(service) == "healthy", [], BACK_S)
         back_s = time.monotonic() - killed
-        process.wait_until("the mount to read through it again", lambda: sum(self.stack.sidecar_reads().get(way, 0) for way in ("tcp", "cache")),
-                           [], BACK_S)
+        so_far = self.dataplane_reads()
+        process.wait_until("the mount to read through both kelpds again", lambda: self.dataplane_reads() > so_far, [], BACK_S)
         for reader in readers:
             reader.stopped.set()
         for reader in readers:
@@ -228,13 +229,18 @@ class Scene:
                  "wrong": sum(reader.wrong for reader in readers), "failed": sum(len(reader.failures) for reader in readers),
                  "hung": sum(reader.is_alive() for reader in readers), "back_s": round(back_s, 1),
                  "slowest_s": round(max(reader.slowest_s for reader in readers), 3)}
-        self.figures["the gateway is killed"] = found
-        self.expect(not found["wrong"] and not found["failed"] and not found["hung"], f"around the kill: {found}, "
+        self.figures[f"{service} is killed"] = found
+        self.expect(not found["wrong"] and not found["failed"] and not found["hung"], f"around the kill of {service}: {found}, "
                     f"{[reader.failures[:3] for reader in readers]}")
         self.expect(found["slowest_s"] < mount.LONGEST_S, f"a read hung: {found}")
         self.expect(found["reads before"] and found["after"], f"there were no reads: {found}")
         _, got = self.stack.client(f"kelpctl read {self.stack.first_file_id('65537.bin')}")
-        self.expect(got == self.content["65537.bin"], "a program reads other bytes after the kill")
+        self.expect(got == self.content["65537.bin"], f"a program reads other bytes after the kill of {service}")
+
+    def dataplane_reads(self) -> int:
+        """Of the sidecar, by way of the kelpd beside the volumes."""
+        reads = self.stack.sidecar_reads()
+        return reads.get("tcp", 0) + reads.get("cache", 0)
 
     def down(self) -> None:
         began = time.monotonic()
@@ -268,8 +274,9 @@ def test(tools: engine.Tools, home: Path, say: process.Progress) -> tuple[dict[s
             folder = scene.read_by_mount()
             say("a program in a container of its own")
             scene.read_by_program()
-            say("the gateway is killed")
-            scene.kill_gateway(folder)
+            for service in ("kelp-gateway", "kelp-target"):
+                say(f"{service} is killed")
+                scene.kill(service, folder)
             say("down")
             scene.down()
         except process.LabError as error:
