@@ -117,9 +117,12 @@ class Engine:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise process.LabError(f"another test has the engine of {CACHE}") from error
+        data = CACHE / "docker"
+        if any((data / "containers").glob("*")):
+            shutil.rmtree(data)  # a run was killed, and dockerd would start its containers anew
         self.child = process.Child(
             "dockerd", ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "docker-init", "--", "dockerd",
-                        f"--data-root={CACHE / 'docker'}", f"--exec-root={self.home / 'exec'}", f"--pidfile={self.home / 'dockerd.pid'}",
+                        f"--data-root={data}", f"--exec-root={self.home / 'exec'}", f"--pidfile={self.home / 'dockerd.pid'}",
                         f"--host={self.environment['DOCKER_HOST']}", "--bridge=none", "--iptables=false", "--ip6tables=false",
                         "--oom-score-adjust=0", "--exec-opt=native.cgroupdriver=cgroupfs", f"--cgroup-parent=/{self.group}"],
             self.log, env=self.tools.environment)
@@ -128,7 +131,6 @@ class Engine:
                 process.wait_until("dockerd", lambda: self.docker("version", check=False).returncode == 0, [self.child])
             except process.LabError as error:
                 raise Unavailable(f"dockerd does not start: {error}") from error
-            self.remove_containers()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -154,13 +156,6 @@ class Engine:
 
     def lines(self, *words: str) -> list[str]:
         return self.docker(*words).stdout.decode().split()
-
-    def remove_containers(self) -> None:
-        """Of a run that was killed."""
-        if left := self.lines("ps", "--all", "--quiet"):
-            self.docker("rm", "--force", "--volumes", *left)
-        if left := self.lines("volume", "ls", "--quiet"):
-            self.docker("volume", "rm", *left)
 
     def inspect(self, container: str) -> dict[str, Any]:
         return json.loads(self.docker("inspect", container).stdout)[0]
