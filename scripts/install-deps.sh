@@ -17,7 +17,7 @@ case "${1:-}" in
   --tests) packages+=(clang-format clang libclang-rt-14-dev) ;;
   --fuzz) packages+=(clang libclang-rt-14-dev) ;;
   --bench) packages+=(wrk strace valgrind perftest e2fsprogs) ;;
-  --packages) packages+=(debhelper dpkg-dev lintian) ;;
+  --packages) packages+=(build-essential debhelper dpkg-dev lintian) ;;
   *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 
