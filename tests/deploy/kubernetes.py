@@ -46,7 +46,7 @@ class Check:
                 try:
                     validate(one, version, strict=True)
                 except ValidationError as error:
-                    self.broken.append(f"{label(one)} by the schema of {version}: {error}")
+                    self.broken.append(f"{label(one)} by the schema of {version}: {error.message}")
             spoiled = copy.deepcopy(next(one for one in objects if one["kind"] == "Pod"))
             spoiled["spec"]["containers"][0]["securityContext"]["readOnly"] = True
             try:
