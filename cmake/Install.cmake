@@ -4,10 +4,7 @@
 include(CMakePackageConfigHelpers)
 
 # kelp-ROLE.service, which reads /etc/kelp/ROLE.toml and has its sockets in /run/RUN_DIR.
-function(kelp_unit ROLE)
-  cmake_parse_arguments(PARSE_ARGV 1 "" "" "RUN_DIR;DESCRIPTION" "")
-  set(RUN_DIR ${_RUN_DIR})
-  set(DESCRIPTION ${_DESCRIPTION})
+function(kelp_unit ROLE RUN_DIR DESCRIPTION)
   configure_file(config/kelp.service.in ${CMAKE_BINARY_DIR}/units/kelp-${ROLE}.service @ONLY)
   install(FILES ${CMAKE_BINARY_DIR}/units/kelp-${ROLE}.service DESTINATION lib/systemd/system)
 endfunction()
@@ -31,8 +28,8 @@ if(NOT KELP_RING_AND_WORKER_ONLY)
   install(FILES docs/man/kelp-bench.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
   # Samples: what stands in /etc/kelp is the operator's alone, and no installation touches it.
   install(FILES config/gateway.toml config/target.toml config/kelpd.toml DESTINATION ${CMAKE_INSTALL_DATADIR}/kelp)
-  kelp_unit(gateway RUN_DIR kelp DESCRIPTION "Kelp gateway, which programs of this host read SeaweedFS through")
-  kelp_unit(target RUN_DIR kelp-target DESCRIPTION "Kelp target, which answers gateways of other hosts from volumes of this one")
+  kelp_unit(gateway kelp "Kelp gateway, which programs of this host read SeaweedFS through")
+  kelp_unit(target kelp-target "Kelp target, which answers gateways of other hosts from volumes of this one")
   install(FILES docs/man/kelpctl.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
   install(FILES docs/man/kelpd.8 DESTINATION ${CMAKE_INSTALL_MANDIR}/man8)
   # bash-completion looks for a file of the command's name.

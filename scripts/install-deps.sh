@@ -14,7 +14,7 @@ packages=(
 )
 case "${1:-}" in
   "") ;;
-  --tests) packages+=(clang-format clang libclang-rt-14-dev) ;;
+  --tests) packages+=(clang-format clang libclang-rt-14-dev debhelper dpkg-dev lintian mmdebstrap systemd-container) ;;
   --fuzz) packages+=(clang libclang-rt-14-dev) ;;
   --bench) packages+=(wrk strace valgrind perftest e2fsprogs) ;;
   --packages) packages+=(build-essential debhelper dpkg-dev lintian) ;;

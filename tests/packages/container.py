@@ -13,6 +13,7 @@ from pathlib import Path
 from kelplab import process
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 120  # an emulated one takes its time
 SYSTEM = ("systemd", "systemd-sysv", "dbus", "procps")
 
 
@@ -65,12 +66,12 @@ def debian_release() -> str:
 
 
 class Container:
-    """A booted one. It has no network but its own loopback, and sees `stage` as /stage."""
+    """A booted one, which sees `stage` as /stage."""
 
     def __init__(self, child: process.Child, leader: int) -> None:
         self.child, self.leader = child, leader
 
-    def run(self, *words: str, timeout_s: float = 60, ok: bool = True) -> subprocess.CompletedProcess[bytes]:
+    def run(self, *words: str, timeout_s: float = PATIENCE_S, ok: bool = True) -> subprocess.CompletedProcess[bytes]:
         """A command as root in it. With ok, one that fails is a LabError."""
         done = subprocess.run(["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd",
                                "--", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive",
@@ -83,7 +84,7 @@ class Container:
     def text(self, *words: str, ok: bool = True) -> str:
         return self.run(*words, ok=ok).stdout.decode().strip()
 
-    def wait(self, what: str, *words: str, answer: str = "", deadline_s: float = 60) -> None:
+    def wait(self, what: str, *words: str, answer: str = "", deadline_s: float = PATIENCE_S) -> None:
         """Until the command succeeds and its answer has these words in it."""
         def probe() -> bool:
             done = self.run(*words, ok=False)
@@ -92,10 +93,11 @@ class Container:
 
 
 @contextlib.contextmanager
-def booted(root: Path, stage: Path, log: Path) -> Iterator[Container]:
+def booted(root: Path, stage: Path, log: Path, *options: str) -> Iterator[Container]:
+    """`options` of systemd-nspawn say what it has of the host's: no network but loopback, or devices."""
     child = process.Child("systemd-nspawn", [
-        "systemd-nspawn", "--quiet", f"--directory={root}", "--volatile=overlay", "--private-network", "--register=no", "--keep-unit",
-        "--machine=kelp-packages", "--console=pipe", f"--bind-ro={stage}:/stage", "--boot"], log)
+        "systemd-nspawn", "--quiet", f"--directory={root}", "--volatile=overlay", "--register=no", "--keep-unit",
+        "--machine=kelp-packages", "--console=pipe", f"--bind-ro={stage}:/stage", *options, "--boot"], log)
     try:
         leaders: list[int] = []
 
@@ -104,7 +106,7 @@ def booted(root: Path, stage: Path, log: Path) -> Iterator[Container]:
             leaders[:] = [int(task) for task in tasks if Path(f"/proc/{task}/comm").read_text().strip() == "systemd"]
             return bool(leaders)
 
-        process.wait_until("the container's systemd", leader, [child])
+        process.wait_until("the container's systemd", leader, [child], PATIENCE_S)
         container = Container(child, leaders[0])
         container.wait("the container's units", "sh", "-c", "systemctl is-system-running | grep -E 'running|degraded'")
         yield container
