@@ -41,8 +41,13 @@ int main(int argc, char** argv) {
   auto config = kelp::load_config(*flags);
   if (!config) return fail(config.error());
   if (flags->check) {
+    // What a start makes of it, short of opening anything but the files with keys.
     const auto gateway = kelp::gateway_options(*config);
     if (!gateway) return fail(gateway.error());
+    const auto peers = kelp::peer_options(*config);
+    if (!peers) return fail(peers.error());
+    const auto rdma = kelp::rdma_options(*config);
+    if (!rdma) return fail(rdma.error());
     std::puts("the configuration is sound");
     return 0;
   }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -133,7 +134,9 @@ class Check:
         (self.home / "volumes").mkdir()
         (self.home / "etc").mkdir()
         keys = self.home / "etc" / "peers.keys"
-        keys.write_text("k1 " + "5a" * 32 + "\n")
+        # As the comment of kustomization.yaml makes them.
+        made = re.search(r'echo "([^"]*)\$\(openssl rand -hex 32\)"', (MANIFESTS / "kustomization.yaml").read_text())
+        keys.write_text((made[1] if made else "") + "5a" * 32 + "\n")
         keys.chmod(0o440)
         for generator in kustomization["configMapGenerator"]:
             for entry in generator["files"]:

@@ -134,6 +134,9 @@ def the_sample_of_each_unit_is_right_once_its_paths_are_there(scene: Scene) -> N
             path.write_text(sample.replace("/etc/kelp/read.key", str(keys)))
             code, words = scene.start_in_vain("--check", "--config", path, "--run-dir", scene.home / "run")
             expect(code == 0, f"{role}.toml: {words}")
+    keys.write_text("first 00\n")
+    code, words = scene.start_in_vain("--check", "--config", scene.home / "target.toml", "--run-dir", scene.home / "run")
+    expect(code != 0 and "line 1 of the peers' keys" in words, f"keys that are none pass --check: {code}, {words}")
 
 
 def allowed_calls(unit_file: Path) -> set[str]:
