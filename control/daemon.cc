@@ -17,6 +17,7 @@
 #include "control/log.h"
 #include "control/log_limiter.h"
 #include "control/privileges.h"
+#include "dataplane/transport/uring.h"
 #include "dataplane/transport/verbs/rdma_devices.h"
 
 namespace kelp {
@@ -168,6 +169,11 @@ Result<void> Daemon::open_peers() {
                : plain_error(
                      "rdma.listen is of no use without peer.listen: gateways come there "
                      "first, and are told where RDMA connections are taken");
+  }
+  // Workers make theirs when the first connection comes, and can only end that.
+  if (const auto uring = Uring::create(1); !uring) {
+    tcp_obstacle_ = "no other kelpd can be spoken to by TCP: " + uring.error().what;
+    log_warning(tcp_obstacle_);
   }
   auto options = peer_options(config_);
   if (!options) return tl::unexpected(options.error());

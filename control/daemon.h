@@ -126,6 +126,7 @@ class Daemon {
   std::optional<RdmaOptions> rdma_options_;
   std::unique_ptr<RdmaConnections> rdma_;   // none: there is no device, or it is not wanted
   std::unique_ptr<PeerConnections> peers_;  // none: no other kelpd is known
+  std::string tcp_obstacle_;                // why they cannot be spoken to by TCP; "": they can
   std::optional<GatewayOptions> gateway_options_;
   std::unique_ptr<Gateway> gateway_;  // none: what is not here is read by nobody
   std::vector<UniqueFd> sidecar_listeners_;

@@ -119,6 +119,7 @@ ReportSources Daemon::sources() const {
   sources.hugepage_note = attach_->hugepage_note();
   sources.servers = servers_.get();
   if (gateway_ != nullptr) sources.gateway = gateway_->report();
+  sources.tcp_obstacle = tcp_obstacle_;
   sources.draining = drain_deadline_.has_value();
   sources.disabled = disabled_;
   sources.reload_error = reload_error_;

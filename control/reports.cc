@@ -147,6 +147,9 @@ std::string health_json(const ReportSources& sources) {
     reasons.push_back("the last reload failed, the settings before it stay: " +
                       sources.reload_error);
   }
+  const PeerConfig& peer = sources.config->peer;
+  const bool peers_wanted = !peer.listen.empty() || !peer.kelpds.empty();
+  if (peers_wanted && !sources.tcp_obstacle.empty()) reasons.push_back(sources.tcp_obstacle);
   if (sources.draining) reasons.push_back("draining: no new requests are taken");
 
   Json notes = Json::array();
@@ -159,6 +162,7 @@ std::string health_json(const ReportSources& sources) {
                   " directories are served unattested: no volume server vouches for them");
   }
   if (!sources.hugepage_note.empty()) notes.push_back(sources.hugepage_note);
+  if (!peers_wanted && !sources.tcp_obstacle.empty()) notes.push_back(sources.tcp_obstacle);
 
   std::size_t directories = target.directories.size();
   for (const TargetVolumeServer& server : target.volume_servers) directories += server.dirs.size();

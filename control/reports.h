@@ -30,6 +30,7 @@ struct ReportSources {
   const sidecar::Counters* sidecar = nullptr;  ///< null: there is no HTTP read API
   std::size_t clients = 0;
   std::string hugepage_note;  ///< "" or why ordinary pages are used
+  std::string tcp_obstacle;   ///< "" or why no other kelpd can be spoken to by TCP
   bool draining = false;
   bool disabled = false;     ///< by the kill switch
   std::string reload_error;  ///< why the last reload changed nothing; "" if it did not fail

@@ -13,7 +13,9 @@ Result<std::unique_ptr<Uring>> Uring::create(unsigned entries) {
   const int error = ::io_uring_queue_init_params(entries, &uring->ring_, &params);
   if (error < 0) {
     return system_error(
-        "cannot make an io_uring (Linux 6.1 or newer, and kernel.io_uring_disabled = 0)", -error);
+        "cannot make an io_uring (Linux 6.1 or newer, kernel.io_uring_disabled = 0, and in a "
+        "container a seccomp profile that lets it)",
+        -error);
   }
   uring->made_ = true;
   uring->event_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));

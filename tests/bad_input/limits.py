@@ -6,6 +6,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,18 @@ def nothing_needs_locked_memory(scene: Scene) -> None:
         done = subprocess.run([*none, kelpd.kelpctl_path, "--run-dir", kelpd.run_dir, "read", row["fid"]],
                               capture_output=True, timeout=10, check=False)
         expect(done.returncode == daemon.OK and len(done.stdout) == row["size"], f"exit code {done.returncode}: {done.stderr!r}")
+
+
+@promise("limits")
+def without_io_uring_files_are_read_and_it_is_said_that_other_kelpds_cannot_be(scene: Scene) -> None:
+    refuse = [sys.executable, str(Path(__file__).with_name("refuse_io_uring.py"))]
+    row = plain_row(scene)
+    listen = {"peer.listen": f"127.0.0.1:{process.free_ports(1)[0]}"}
+    with scene.kelpd(scene.volumes(), settings=listen, prefix=refuse) as kelpd:
+        wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
+        said = health(kelpd)
+        expect(said["status"] == "degraded" and any("io_uring" in reason for reason in said["reasons"]), f"/health says {said['reasons']}")
+        is_alive(kelpd)
 
 
 class Clients:

@@ -53,6 +53,22 @@ TEST_CASE("without a gateway the reports say that there is none") {
   CHECK(kelp::metrics_text(scene.sources).find("kelp_gateway") == std::string::npos);
 }
 
+TEST_CASE(
+    "without io_uring health is degraded where other kelpds are configured, else it is a note") {
+  ReportsScene scene;
+  scene.sources.tcp_obstacle = "no io_uring";
+  const json discovers = json::parse(kelp::health_json(scene.sources));
+  CHECK(discovers["status"] == "healthy");
+  CHECK(discovers["notes"].dump().find("no io_uring") != std::string::npos);
+  for (auto* const wanted : {&scene.config.peer.listen, &scene.config.peer.kelpds}) {
+    *wanted = {"a:18516"};
+    const json health = json::parse(kelp::health_json(scene.sources));
+    CHECK(health["status"] == "degraded");
+    CHECK(health["reasons"] == json::array({"no io_uring"}));
+    wanted->clear();
+  }
+}
+
 TEST_CASE("a pure gateway is healthy without a volume") {
   ReportsScene scene;
   scene.config.gateway.masters = {"a:9333"};
