@@ -44,8 +44,8 @@ void write_latencies(Exposition& out, const ReportSources& sources) {
     for (const auto& [op, histogram] : worker_histograms(*worker)) {
       out.summary(
           {{"worker", index_of(*worker)}, {"op", op}},
-          [&](double quantile) { return histogram->quantile(quantile); }, {0.5, 0.9, 0.99, 0.999},
-          histogram->count());
+          [served = histogram](double quantile) { return served->quantile(quantile); },
+          {0.5, 0.9, 0.99, 0.999}, histogram->count());
     }
   }
 }
