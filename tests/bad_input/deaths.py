@@ -166,6 +166,8 @@ def requests_by_the_million_and_attaches_by_the_thousand_make_nothing_grow(scene
         cycles(scene, kelpd, row, requests, 1)
         cycles(scene, kelpd, row, 32, attaches)
         wait_for("clients to be gone", lambda: health(kelpd)["clients"] == 0, kelpd)
+        # Who asked for /health has one until kelpd has seen that it hung up.
+        wait_for("no more descriptors than before", lambda: held_by(kelpd.child.pid).descriptors <= before.descriptors, kelpd)
         after = held_by(kelpd.child.pid)
     print(f"     {requests} requests, {attaches} attaches: {before} -> {after}")
     expect(after.descriptors <= before.descriptors and after.mappings <= before.mappings, f"{before} before, {after} after")
