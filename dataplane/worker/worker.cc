@@ -34,7 +34,7 @@ constexpr std::uint64_t kSliceNs = 100'000;
 /// Who hears of something more often than this, waits for the next by spinning; and so long for an
 /// answer of another host.
 constexpr std::uint64_t kMostSpinUs = 400;
-constexpr std::uint64_t kMostSpinForAnswerUs = 5000;
+constexpr std::uint64_t kMostSpinForAnswerUs = 10'000;
 
 /// As in <linux/sched/types.h>, which does not go together with <sched.h>.
 struct SchedAttributes {

@@ -20,7 +20,7 @@ from kelplab import benchmark, daemon, figures, load, process, rdma_lab, weed  #
 HARDWARE_COUNTERS = Path(f"/sys/class/infiniband/{rdma_lab.DEVICE}/ports/1/hw_counters")
 RNR = ("rcvd_rnr_err", "send_rnr_err", "retry_rnr_exceeded_err")
 RETRIES = ("completer_retry_err", "retry_exceeded_err")
-COUNTED_READS = 2000
+COUNTED_READS = 10_000
 # Of a worker that does not sleep while there are reads.
 NO_SLEEP_US = 100_000
 
@@ -231,14 +231,26 @@ def idle(made: Lab) -> list[figures.Figure]:
             for name, pid in kelpds.items()]
 
 
-def system_calls(made: Lab) -> figures.Figure:
-    """Of a program that polls: what N more reads add."""
+def system_calls(made: Lab) -> list[figures.Figure]:
+    """Of a program that polls: what N more reads add. A worker that sleeps is woken by one, and it does where its CPU is another's."""
     rdma, reads = made.rdma, COUNTED_READS
     # Without the look at each object before the run.
     argv = [rdma.programs / "kelp-bench", "--json", "--quiet", "--run-dir", rdma.gateway.run_dir, "--fids", rdma.fids(SMALL.size),
-            "--range", f"0:{SMALL.size}", "--warm-up", 0, "--timeout", 60000, "--count"]
-    few, many = (load.system_calls([*argv, count], rdma.home) for count in (reads, 2 * reads))
-    return figures.of_samples("system calls of a program that polls, per read", [(many - few) / reads], "low", "", 0)
+            "--range", f"0:{SMALL.size}", "--depth", SMALL.depth, "--warm-up", 0, "--timeout", 60000, "--count"]
+
+    def per_read() -> float:
+        few, many = (load.system_calls([*argv, count], rdma.home) for count in (reads, 2 * reads))
+        return (many - few) / reads
+
+    asleep = per_read()
+    rdma.spin(NO_SLEEP_US)
+    try:
+        awake = per_read()
+    finally:
+        rdma.spin(rdma_lab.SPIN_US)
+    what = f"system calls of a program that polls, per read, depth {SMALL.depth}"
+    return [figures.of_samples(f"{what}: workers that sleep", [asleep], "low", ""),
+            figures.of_samples(f"{what}: workers that do not", [awake], "low", "", 0)]
 
 
 def by_program(made: Lab) -> list[figures.Figure]:
@@ -265,7 +277,7 @@ def measure(args: argparse.Namespace, say: process.Progress) -> list[figures.Fig
         say(f"workers that sleep and that do not: {extent.pairs} pairs")
         measured += beside_no_sleep(made)
         say("by a program")
-        measured += [*by_program(made), system_calls(made)]
+        measured += [*by_program(made), *system_calls(made)]
         say(f"{extent.idle_s:g} s of silence")
         return measured + idle(made)
 
