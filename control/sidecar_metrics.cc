@@ -24,7 +24,7 @@ void write_sidecar_metrics(Exposition& out, const sidecar::Counters& counters) {
          counters.temp_refused);
   const auto by_path = [&](const char* name, const char* help, const auto& values) {
     out.family(name, "counter", help);
-    for (std::size_t path = 0; path < values.size(); ++path) {
+    for (std::size_t path = KELP_PATH_LOCAL; path < values.size(); ++path) {
       out.sample({{"path", kelp_path_name(static_cast<kelp_path>(path))}}, values[path].value());
     }
   };

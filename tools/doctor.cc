@@ -35,22 +35,14 @@ class Settings {
   explicit Settings(json config) : config_(std::move(config)) {}
 
   std::string text(const std::string& key, const std::string& otherwise) const {
-    for (const json& item : items()) {
-      if (field_text(item, "key") == key) return field_text(item, "value");
-    }
-    return otherwise;
+    const json& item = item_of(key);
+    return item.is_null() ? otherwise : field_text(item, "value");
   }
   std::uint64_t number(const std::string& key, std::uint64_t otherwise) const {
-    for (const json& item : items()) {
-      if (field_text(item, "key") == key) return field_count(item, "value").value_or(otherwise);
-    }
-    return otherwise;
+    return field_count(item_of(key), "value").value_or(otherwise);
   }
   bool names_something(const std::string& key) const {
-    for (const json& item : items()) {
-      if (field_text(item, "key") == key) return !field(item, "value").empty();
-    }
-    return false;
+    return !field(item_of(key), "value").empty();
   }
   /// Values of all keys that start and end so: of every [[target.directory]].
   std::vector<std::string> all(const std::string& prefix, const std::string& suffix) const {
@@ -70,6 +62,13 @@ class Settings {
     static const json none = json::array();
     const json& found = field(config_, "items");
     return found.is_array() ? found : none;
+  }
+  const json& item_of(const std::string& key) const {
+    static const json none;
+    for (const json& item : items()) {
+      if (field_text(item, "key") == key) return item;
+    }
+    return none;
   }
 
   json config_;
@@ -232,8 +231,9 @@ std::vector<Finding> examine(const CommonOptions& common, const DoctorOptions& o
     look_at_health(*health, findings);
     findings.push_back(look_at_attach(common));
   } else {
-    findings.push_back({Level::kFail, "daemon", health.error().what,
-                        "systemctl status kelpd, or journalctl -u kelpd"});
+    findings.push_back(
+        {Level::kFail, "daemon", health.error().what,
+         "start it, or see why it ended: journalctl -u kelp-gateway, or kelp-target"});
   }
   std::vector<std::string> directories = options.volume_dirs;
   for (const char* suffix : {".path", ".idx_dir"}) {

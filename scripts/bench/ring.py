@@ -35,8 +35,8 @@ def round_trips(programs: Path, run_dir: Path, home: Path, cpus: list[int]) -> l
 
 
 def system_calls(programs: Path, run_dir: Path, home: Path, cpus: list[int], no_ops: int) -> int:
-    return load.system_calls([programs / "kelp-ring-compare", "--run-dir", run_dir, "--client-cpu", str(cpus[1]), "--count",
-                              str(no_ops)], home)
+    return sum(load.system_calls([programs / "kelp-ring-compare", "--run-dir", run_dir, "--client-cpu", str(cpus[1]), "--count",
+                                  str(no_ops)], home))
 
 
 def instructions(programs: Path, home: Path, calls: tuple[str, ...], no_ops: int) -> int:

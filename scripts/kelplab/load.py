@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +30,13 @@ def figures_of(argv: Sequence[object], home: Path) -> list[figures.Figure]:
     return [figures.Figure(**entry) for entry in json.loads(document.read_text())["figures"]]
 
 
-def system_calls(argv: Sequence[object], home: Path) -> int:
-    """Of all threads of a program that ends by itself, as strace counts them."""
-    log = home / "strace"
-    output_of(["strace", "-f", "-c", "-o", log, *argv])
-    total = re.search(r"^\s*100\.00\s+\S+\s+\S*\s+(\d+)\s.*total$", log.read_text(), re.MULTILINE)
-    if not total:
-        raise LabError(f"strace's output is not understood:\n{log.read_text()}")
-    return int(total[1])
+def system_calls(argv: Sequence[object], home: Path) -> list[int]:
+    """Of each thread of a program that ends by itself, the first one first, as strace sees them."""
+    with tempfile.TemporaryDirectory(dir=home) as logs:
+        output_of(["strace", "-ff", "-o", Path(logs, "thread"), *argv])
+        threads = sorted(Path(logs).iterdir(), key=lambda log: int(log.suffix[1:]))
+        # Besides calls there are lines on signals and on the end.
+        return [sum(not line.startswith(("---", "+++")) for line in log.read_text().splitlines()) for log in threads]
 
 
 @dataclass(frozen=True)

@@ -87,12 +87,13 @@ std::string obstacle_of(const RdmaPort& port, bool active) {
   return routed ? "" : "it has no address by RoCE v2";
 }
 
-const std::filesystem::path kDevices = "/sys/class/infiniband";
+constexpr const char* kDevices = "/sys/class/infiniband";
 
 std::map<std::string, std::uint64_t> counters_of(const std::string& device, std::uint32_t port) {
   std::map<std::string, std::uint64_t> counters;
   std::error_code none;
-  const auto all = kDevices / device / "ports" / std::to_string(port) / "hw_counters";
+  const auto all =
+      std::filesystem::path(kDevices) / device / "ports" / std::to_string(port) / "hw_counters";
   for (const auto& entry : std::filesystem::directory_iterator(all, none)) {
     std::uint64_t value = 0;
     if (std::ifstream(entry.path()) >> value) counters[entry.path().filename()] = value;
