@@ -64,9 +64,10 @@ Result<TempFiles> TempFiles::open(const std::string& directory, std::uint64_t mo
   if (!fd) return system_error("cannot open " + what);
   struct stat found {};
   if (::fstat(fd.get(), &found) != 0) return system_error("cannot look at " + what);
-  if (found.st_uid != ::geteuid()) return plain_error(what + " belongs to another user");
+  constexpr const char* kRemedy = "; name one that kelpd makes for itself, like /dev/shm/kelp";
+  if (found.st_uid != ::geteuid()) return plain_error(what + " belongs to another user" + kRemedy);
   if ((found.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
-    return plain_error(what + " may be written to by others: chmod go-w");
+    return plain_error(what + " may be written to by others" + kRemedy);
   }
   if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
     return plain_error(what + " is in use by another kelpd");

@@ -341,6 +341,14 @@ int report_text(const std::string& text, bool json) {
   return written ? 0 : report(written.error(), json);
 }
 
+/// CLI11 misses a command before it looks at words it does not know.
+std::string usage_problem(const CLI::App& app, const CLI::ParseError& error) {
+  const std::vector<std::string> unknown = app.remaining();
+  const bool no_command = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+  if (no_command && !unknown.empty()) return "there is no command or option " + unknown.front();
+  return error.what();
+}
+
 int parse_and_run(Commands& commands, int argc, char** argv) {
   try {
     commands.parse(argc, argv);
@@ -349,7 +357,8 @@ int parse_and_run(Commands& commands, int argc, char** argv) {
   } catch (const CLI::CallForHelp&) {
     return report_text(commands.app().help(), false);
   } catch (const CLI::ParseError& error) {
-    const std::string what = std::string(error.what()) + " (kelpctl --help lists what there is)";
+    const std::string what =
+        usage_problem(commands.app(), error) + " (kelpctl --help lists what there is)";
     return report({ExitCode::kUsage, what}, commands.json());
   }
   const Outcome<void> done = commands.run();

@@ -50,22 +50,6 @@ COPY *.deb /packages/
 """
 
 
-def package(say: process.Progress) -> Path:
-    """The Debian package kelp of this source tree, built anew if a file of it is younger."""
-    folder = engine.CACHE / "packages"
-    found = [*folder.glob("kelp_*.deb")]
-    listed = engine.run("git", "ls-files", "-co", "--exclude-standard", cwd=REPOSITORY, check=False).stdout.decode().splitlines()
-    sources = [REPOSITORY / name for name in listed if not name.startswith(("deploy/", "docs/", "tests/"))]
-    youngest = max((path.stat().st_mtime for path in sources if path.exists()), default=float("inf"))  # git refuses strangers' trees
-    if len(found) != 1 or found[0].stat().st_mtime < youngest:
-        say("building the package")
-        # Debug information takes longer to compress than all else.
-        engine.run(REPOSITORY / "scripts" / "package.sh", "--output", folder, env=os.environ | {"DEB_BUILD_OPTIONS": "noautodbgsym"},
-                   timeout_s=900)
-        found = [*folder.glob("kelp_*.deb")]
-    return found[0]
-
-
 @contextlib.contextmanager
 def folder_with(home: Path, dockerfile: str, *files: Path) -> Iterator[Path]:
     """A directory to build an image from."""
@@ -80,13 +64,13 @@ def folder_with(home: Path, dockerfile: str, *files: Path) -> Iterator[Path]:
         shutil.rmtree(context)
 
 
-def make_images(docker: engine.Engine, home: Path, say: process.Progress) -> None:
+def make_images(docker: engine.Engine, package: Path, home: Path, say: process.Progress) -> None:
     docker.import_base(docker.tools.base_system(say))
     for version in ("4.48", "4.44"):
         say(f"an image of weed {version}")
         with folder_with(home, WEED_IMAGE, weed.install(version, say)) as context:
             docker.build(f"weed:{version}", context / "Dockerfile", context)
-    with folder_with(home, PACKAGES_IMAGE, package(say)) as context:
+    with folder_with(home, PACKAGES_IMAGE, package) as context:
         docker.build("kelp-packages", context / "Dockerfile", context)
     say("the image of kelp")
     docker.build("kelp", DEPLOY / "Dockerfile", REPOSITORY, {"PACKAGES": "kelp-packages"})
@@ -262,9 +246,9 @@ class Scene:
         return "\n".join(tails)
 
 
-def test(tools: engine.Tools, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
+def test(tools: engine.Tools, package: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
     with engine.Engine(tools, home) as docker:
-        make_images(docker, home, say)
+        make_images(docker, package, home, say)
         scene = Scene(Stack(docker, home), say)
         try:
             say("up")
@@ -285,14 +269,19 @@ def test(tools: engine.Tools, home: Path, say: process.Progress) -> tuple[dict[s
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--packages", type=Path, default=REPOSITORY / "build" / "packages", help="where kelp_*.deb lies")
+    package = next(parser.parse_args().packages.resolve().glob("kelp_*.deb"), None)
     random.seed(20261128)
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         print("skipped: a FUSE mount needs /dev/fuse and root")
         return verdict.SKIPPED
+    if package is None:
+        print("skipped: there is no kelp_*.deb: scripts/package.sh builds it")
+        return verdict.SKIPPED
     try:
         tools = engine.Tools(process.Progress())
-        return verdict.run("deploy", "4.48", lambda binary, home, say: test(tools, home, say))
+        return verdict.run("deploy", "4.48", lambda binary, home, say: test(tools, package, home, say))
     except engine.Unavailable as why:
         print(f"skipped: no Docker engine: {why}")
         return verdict.SKIPPED

@@ -44,10 +44,10 @@ def make_root(packages: Sequence[str], say: process.Progress) -> Path:
     return root
 
 
-def work_off(name: str, argv: Sequence[str | Path], log: Path, env: dict[str, str] | None = None) -> None:
+def work_off(name: str, argv: Sequence[str | Path], log: Path) -> None:
     """A program that comes to an end by itself within 20 minutes. One that fails is a LabError."""
     log.unlink(missing_ok=True)
-    child = process.Child(name, argv, log, env=env)
+    child = process.Child(name, argv, log)
     try:
         code = child.process.wait(1200)
     except subprocess.TimeoutExpired:
@@ -141,5 +141,5 @@ def forget() -> None:
 def missing_tools() -> list[str]:
     if os.geteuid() != 0:
         return ["root"]
-    tools = ("mmdebstrap", "systemd-nspawn", "nsenter", "dpkg-buildpackage", "dh", "lintian")
+    tools = ("mmdebstrap", "systemd-nspawn", "nsenter")
     return [tool for tool in tools if not shutil.which(tool)]

@@ -2,8 +2,6 @@
 """The units with an RDMA device: the packages are installed in a container inside the guest of scripts/soft-roce, where a gateway
 reads from a target by RDMA, both in the sandbox of their units and configured by the samples.
 
-Arguments (-DKELP_WERROR=ON) are options of CMake for the packages' build.
-
 Exit code: 0 all promises held, 1 one was broken or something failed, 77 there can be no such guest or container here, or weed cannot
 be had.
 """
@@ -31,9 +29,9 @@ ORDINARY_DEVICES = {f"/dev/{name}" for name in ("null", "zero", "full", "random"
 INSIDE = "--inside"
 
 
-def outside(options: Sequence[str], binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
+def outside(built: Path, binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
     """Prepares what takes long where nothing is emulated, and boots the guest."""
-    packages, _, root = whole.prepare(options, binary, home, say)
+    packages, _, root = whole.prepare(built, binary, home, say)
     say("starting the guest")
     script = whole.ROOT / "scripts" / "soft-roce" / "run-in-guest.sh"
     argv = [script, "--limit", str(LIMIT_S), "--", sys.executable, Path(__file__).resolve(), INSIDE, home, root, *packages]
@@ -87,7 +85,8 @@ def scene(operator: whole.Operator) -> None:
         seen = set(operator.host.text(*inside_it, "find", "/dev", "-type", "c", "-o", "-type", "b").splitlines())
         operator.expect(RDMA_DEVICES <= seen <= RDMA_DEVICES | ORDINARY_DEVICES, f"{unit} sees the devices {seen}")
 
+
 if __name__ == "__main__":
     if sys.argv[1:2] == [INSIDE]:
         sys.exit(inside(Path(sys.argv[2]), Path(sys.argv[3]), [Path(name) for name in sys.argv[4:]]))
-    sys.exit(whole.finish("packages-rdma", outside))
+    sys.exit(whole.finish("packages-rdma", __doc__, outside))

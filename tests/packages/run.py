@@ -1,22 +1,20 @@
 #!/usr/bin/env python3
 """The Debian packages as an operator meets them, in a container where systemd runs and nothing was of Kelp before.
 
-Builds the packages (scripts/package.sh), installs them beside a weed, configures a gateway and a target by the samples, reads
+Installs packages that scripts/package.sh has made beside a weed, configures a gateway and a target by the samples, reads
 needles of the fixtures by kelpctl and by a program that is compiled there with libkelp-dev, reloads, stops, upgrades, removes and
 purges. What the host has then is what it had before: files, users, groups, units, mounts, kernel settings, processes.
-Arguments (-DKELP_WERROR=ON) are options of CMake for the packages' build.
-
 Exit code: 0 all promises held, 1 one was broken or something failed, 77 there can be no such container here, or weed cannot be had.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import functools
 import hashlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -90,11 +88,11 @@ def fixture_rows() -> list[dict[str, Any]]:
     return plain[::max(1, len(plain) // 8)] + [row for row in whole if row["content_encoding_gzip"]][:1]
 
 
-def build(stage: Path, options: Sequence[str], say: process.Progress) -> list[Path]:
-    say("building the packages")
-    container.work_off("scripts/package.sh", [ROOT / "scripts" / "package.sh", "--output", stage, *options], stage.parent / "package.log",
-                       os.environ | {"DEB_BUILD_OPTIONS": "noautodbgsym"})
-    return [next(stage.glob(f"{name}_*.deb")) for name in PACKAGES]
+def found_in(folder: Path) -> list[Path]:
+    try:
+        return [next(folder.glob(f"{name}_*.deb")) for name in PACKAGES]
+    except StopIteration:
+        raise container.Unavailable(f"not all of {', '.join(PACKAGES)} are in {folder}: scripts/package.sh builds them") from None
 
 
 def dependencies(packages: Sequence[Path]) -> list[str]:
@@ -258,11 +256,11 @@ class Operator:
         self.figures[f"{name}, s"] = round(time.monotonic() - started, 1)
 
 
-def prepare(options: Sequence[str], binary: Path, home: Path, say: process.Progress) -> tuple[list[Path], list[Path], Path]:
+def prepare(built: Path, binary: Path, home: Path, say: process.Progress) -> tuple[list[Path], list[Path], Path]:
     """The packages, the same with a higher version, and a root; what a container needs besides lies with them in home/stage."""
     stage = home / "stage"
     stage.mkdir()
-    packages = build(stage, options, say)
+    packages = [Path(shutil.copy(package, stage)) for package in found_in(built)]
     newer = [next_version(package, stage) for package in packages]
     root = container.make_root(["gcc", "libc6-dev", "pkg-config", *dependencies(packages)], say)
     shutil.copytree(FIXTURES / "vs", stage / "vs")
@@ -271,8 +269,8 @@ def prepare(options: Sequence[str], binary: Path, home: Path, say: process.Progr
     return packages, newer, root
 
 
-def run(options: Sequence[str], binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
-    packages, newer, root = prepare(options, binary, home, say)
+def run(built: Path, binary: Path, home: Path, say: process.Progress) -> tuple[dict[str, Any], list[str]]:
+    packages, newer, root = prepare(built, binary, home, say)
     say("starting the container")
     with container.booted(root, home / "stage", home / "container.log", "--private-network") as host:
         operator = Operator(host, packages, newer, say)
@@ -297,16 +295,20 @@ def lifetime(operator: Operator) -> None:
     operator.broken += [f"left behind: {line}" for line in in_the_end(before, operator.host)]
 
 
-def finish(name: str, test: Callable[..., tuple[dict[str, Any], Sequence[str]]]) -> int:
-    """What verdict.run() answers, and 77 where there can be no container. The arguments are options of CMake."""
+def finish(name: str, about: str | None, test: Callable[[Path, Path, Path, process.Progress], tuple[dict[str, Any], Sequence[str]]]) -> int:
+    """What verdict.run() answers, and 77 where there can be no container."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--packages", type=Path, default=ROOT / "build" / "packages", help="where they lie")
+    built = parser.parse_args().packages.resolve()
     try:
         if missing := container.missing_tools():
             raise container.Unavailable(f"missing: {', '.join(missing)}")
-        return verdict.run(name, weed.DEFAULT_VERSION, functools.partial(test, sys.argv[1:]))
+        found_in(built)
+        return verdict.run(name, weed.DEFAULT_VERSION, functools.partial(test, built))
     except container.Unavailable as error:
         print(f"skipped: no container with systemd: {error}")
         return verdict.SKIPPED
 
 
 if __name__ == "__main__":
-    sys.exit(finish("packages", run))
+    sys.exit(finish("packages", __doc__, run))

@@ -103,6 +103,16 @@ TEST_CASE("a command line that makes no sense exits with 2") {
   }
 }
 
+TEST_CASE("a word that is no command is named, and it is said where there are some") {
+  for (const std::string word : {"bogus", "--bogus"}) {
+    const Ran ran = run({word});
+    CHECK(ran.code == 2);
+    CHECK(contains(ran.err, "no command or option " + word));
+    CHECK(contains(ran.err, "--help"));
+  }
+  CHECK(contains(run({}).err, "subcommand is required"));
+}
+
 TEST_CASE("help into a full disk fails as output does") {
   CHECK(run({"--help"}, {.out_path = "/dev/full"}).code == 14);
 }
