@@ -129,11 +129,15 @@ class Target:
         gateway.until_closed()
 
     def comes_back_to(self, before: Held, may_keep_kib: int = SLACK_KIB) -> Held:
+        """Waits for both: a connection's memory is freed after its descriptor is closed."""
+        def is_back(now: Held) -> bool:
+            return (now.descriptors <= before.descriptors
+                    and (self.has_asan or now.rss_kib - before.rss_kib <= may_keep_kib))
+
         give_up = time.monotonic() + BACK_WITHIN_S
-        while (now := self.held()).descriptors > before.descriptors and time.monotonic() < give_up:
+        while not is_back(now := self.held()) and time.monotonic() < give_up:
             time.sleep(0.02)
-        expect(now.descriptors <= before.descriptors, f"{BACK_WITHIN_S} s later: {now}, and {before} before")
-        expect(self.has_asan or now.rss_kib - before.rss_kib <= may_keep_kib, f"{now} after, {before} before")
+        expect(is_back(now), f"{BACK_WITHIN_S} s later: {now}, and {before} before")
         return now
 
     def tells_no_secret(self) -> None:
