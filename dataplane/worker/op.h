@@ -43,6 +43,7 @@ struct Op {
   bool generated() const noexcept {
     return ring == nullptr && link == nullptr && asker == nullptr && !hedges;
   }
+  bool held_by_peer() const noexcept { return held_since != 0; }
   /// Nothing is left of the request it was before; who asks, and for what, is to be said.
   void reset() noexcept {
     answered = false;
@@ -82,7 +83,6 @@ struct Op {
                                 ///< (null as well: the load generator's, in its slot `origin`)
   std::uint16_t slot = 0;
   std::uint8_t peers_asked = 0;  ///< a bit per kelp_path by which a peer has been asked, or may not
-  bool held_by_peer = false;     ///< let go, and something may still land in the buffer
   bool hedged = false;           ///< it has had a second attempt
   bool hedges = false;           ///< it is the second attempt of `origin`, in room `slot`
   kelp_path peer_path = KELP_PATH_NONE;        ///< the one that was asked last
@@ -90,6 +90,7 @@ struct Op {
   OpIndex hedge = kNoOp;                       ///< its own second attempt, which is under way
   Ticks peer_asked = 0;
   Ticks peer_deadline = 0;           ///< then another path is tried
+  Ticks held_since = 0;              ///< let go then, and something may still land in the buffer
   ClientSegment* segment = nullptr;  ///< where `buffer` lies; null: in memory of our own
   Submission submission;
   std::span<std::byte> buffer;

@@ -92,9 +92,7 @@ class PeerLinks {
   void sweep(Ticks now, Ended&& ended) {
     std::erase_if(gateways_, [&](const Gateway& each) {
       show_in_flight(*each.link);
-      const Ticks patience =
-          each.link->path() == KELP_PATH_VERBS ? fence_verbs_after_ : fence_after_;
-      const bool silent = each.suspected != 0 && now - each.suspected > patience;
+      const bool silent = each.suspected != 0 && now - each.suspected > fence_after_;
       if (silent || (each.link->ending() && each.link->in_flight() == 0)) each.link->fence();
       if (!each.link->fenced()) return false;
       const kelp_path path = each.link->path();
@@ -157,13 +155,10 @@ class PeerLinks {
 
   static constexpr std::uint64_t kFenceAfterUs = 1'000'000;
   static constexpr std::uint64_t kFindOutUs = 2'000'000;
-  /// By RDMA the buffers of what was asked cannot be had back otherwise, for another path.
-  static constexpr std::uint64_t kFenceVerbsAfterUs = 250'000;
 
   bool closed_ = false;
   const Ticks find_out_ = TickRate::instance().from_us(kFindOutUs);
   const Ticks fence_after_ = TickRate::instance().from_us(kFenceAfterUs);
-  const Ticks fence_verbs_after_ = TickRate::instance().from_us(kFenceVerbsAfterUs);
   std::unique_ptr<TcpTransport> tcp_;  // made with the first link of its kind
   std::unique_ptr<VerbsTransport> verbs_;
   std::vector<Gateway> gateways_;

@@ -14,9 +14,11 @@ constexpr std::uint64_t kAtFirst = 16;
 
 }  // namespace
 
-/// Hints lie in the client's memory, which is only lent with its op.
+/// Hints lie in the client's memory, which is only lent with its op. By RDMA the first attempt
+/// cannot be called back at once, and until then nobody else's bytes may be put into its buffer.
 bool Worker::may_hedge(const Op& op, Ticks now) const noexcept {
-  return now - op.peer_asked >= rate_.from_us(options_.hedge_after_us) && op.hedge == kNoOp &&
+  return op.peer_path != KELP_PATH_VERBS &&
+         now - op.peer_asked >= rate_.from_us(options_.hedge_after_us) && op.hedge == kNoOp &&
          !op.hedged && may_go_elsewhere(op) && op.submission.extra == 0 &&
          op.buffer.size() <= HedgeRooms::kRoomBytes && hedge_rooms_->any() && !free_.empty() &&
          counters_.hedges.value() < kAtFirst + counters_.peer_reads.value() / kShareOfReads;

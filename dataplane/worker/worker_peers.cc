@@ -14,6 +14,9 @@ constexpr std::uint64_t kRouteUs = 60'000'000;
 /// A peer has half of the time a request has left, by RDMA a third, for there are two more ways;
 /// but no more than this. Then the next path is tried.
 constexpr std::uint64_t kMostPatienceUs = 1'000'000;
+/// What was let go of by RDMA, and is not answered by then, is had back by a fence: a read that is
+/// held can go nowhere else, whatever comes by that link meanwhile.
+constexpr std::uint64_t kFenceHeldAfterUs = 250'000;
 
 bool is_final(kelp_status status) noexcept {
   switch (status) {
@@ -117,7 +120,7 @@ void Worker::wait_for_peer(OpIndex index, Ticks now) noexcept {
   Op& op = ops_[index];
   be_patient(op, now);
   op.peer_asked = now;
-  op.held_by_peer = false;
+  op.held_since = 0;
   ++op.remote_attempts;
   counters_.peer_reads.add();
   op.state = OpState::kPeerWait;
@@ -184,8 +187,8 @@ void Worker::finish_peer(OpIndex index, const ReadOutcome& outcome) noexcept {
 /// True: nothing of its answers can land any more. False: it will be said when that is so.
 bool Worker::stop_peer(Op& op, kelp_status why) noexcept {
   op.peer_status = why;
-  op.held_by_peer = !op.peer_read.let_go();
-  return !op.held_by_peer;
+  op.held_since = op.peer_read.let_go() ? 0 : ticks_now();
+  return !op.held_by_peer();
 }
 
 void Worker::give_up_peer(OpIndex index, kelp_status why) noexcept {
@@ -195,7 +198,7 @@ void Worker::give_up_peer(OpIndex index, kelp_status why) noexcept {
 /// On to the next path, if there is one and it is not under way already.
 void Worker::leave_peer(OpIndex index, kelp_status why) noexcept {
   Op& op = ops_[index];
-  op.held_by_peer = false;
+  op.held_since = 0;
   const bool over = op.answered || op.abandoned() || why == KELP_DEADLINE;
   if (!over && op.hedge != kNoOp) return;
   peer_waits_.remove(index);
@@ -223,9 +226,11 @@ void Worker::nothing_lands(std::uint32_t owner) noexcept {
   const auto [index, slice] = PeerRead::owner_of(owner);
   Op& op = ops_[index];
   op.peer_read.ended(slice, ticks_now());
-  if (!op.held_by_peer) op.peer_status = KELP_UNAVAILABLE;
-  op.held_by_peer = !op.peer_read.idle();
-  if (!op.held_by_peer) leave_peer(index, op.peer_status);
+  if (!op.held_by_peer()) {
+    op.peer_status = KELP_UNAVAILABLE;
+    op.held_since = ticks_now();
+  }
+  if (op.peer_read.idle()) leave_peer(index, op.peer_status);
 }
 
 /// Nobody waits for them any more: their deadline has passed, their client is gone, or their peer
@@ -236,16 +241,17 @@ void Worker::let_go_overdue(Ticks now) noexcept {
     each = peer_waits_.after(each);
     Op& op = ops_[index];
     const bool over = now >= op.deadline || op.abandoned();
-    if (over && op.held_by_peer) {
-      if (!op.answered) answer_held(op);
+    if (op.held_by_peer()) {
+      if (now - op.held_since >= rate_.from_us(kFenceHeldAfterUs)) op.peer_read.link().fence();
+      if (over && !op.answered) answer_held(op);
     } else if (over && op.peer_read.idle()) {
       leave_peer(index, KELP_DEADLINE);  // what it hedged with will not land in its buffer
-    } else if (op.held_by_peer || op.answered || op.peer_read.idle()) {
+    } else if (op.answered || op.peer_read.idle()) {
       continue;
     } else if (now >= op.peer_deadline || over) {
       if (now >= op.peer_deadline) peers_.suspect(op.peer_read.link(), now);
       give_up_peer(index, over ? KELP_DEADLINE : KELP_UNAVAILABLE);
-      if (over && op.held_by_peer) answer_held(op);
+      if (over && op.held_by_peer()) answer_held(op);
     } else if (hedge_rooms_ != nullptr && may_hedge(op, now)) {
       hedge(index, now);
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import json
 import os
@@ -141,6 +142,54 @@ class VerbsScenes(VerbsLab):
             process.wait_until("the target to let go of a dead gateway", lambda: len(self.peers(target)) == 1,
                                [target.child], 20)
             self.wait_path(gateway, reader)
+
+    def forsaken(self) -> None:
+        """A program dies with a read at a target that stands still, and nobody asks anything else: nothing of it stays."""
+        with self.target() as target, self.gateway() as gateway:
+            self.serving(target)
+            with self.late_reader(gateway, SLOTS) as victim:
+                self.wait_path(gateway, victim)
+                target.child.process.send_signal(signal.SIGSTOP)
+                process.wait_until("the target to stand still", lambda: stands_still(target.child.pid), [])
+                began = time.monotonic()
+                victim.begin(0, 1, 20_000)
+                victim.process.kill()
+                process.wait_until("a dead program to be let go of", lambda: not gateway.control("/clients")["clients"],
+                                   [gateway.child], 15)
+            self.figures["a program whose target stands still is let go of after s"] = round(time.monotonic() - began, 2)
+            target.child.process.send_signal(signal.SIGCONT)
+
+    def arena(self) -> None:
+        """A connection that has no more to say holds no blocks of the arena: with a single chunk of them others go on."""
+        with self.target(arena_bytes=1 << 20) as target, self.gateway() as gateway, self.gateway("other") as other:
+            self.serving(target)
+            for kelpd in (gateway, other):
+                process.wait_until("reads by verbs", lambda one=kelpd: self._ways(one, depth=1, size=4096) == {"verbs"},
+                                   [kelpd.child], 60)
+            for turn, depth in enumerate((20, 28, 11)):
+                # All at once: of the sends that answer them, some behind the last that is signalled by its number.
+                target.child.process.send_signal(signal.SIGSTOP)
+                with concurrent.futures.ThreadPoolExecutor() as beside:
+                    burst = beside.submit(self._ways, gateway, depth=depth, size=32768, count=depth)
+                    with contextlib.suppress(process.LabError):  # they are given up after a second: no matter
+                        process.wait_until("all to be asked", lambda: self._asked(gateway) >= depth, [gateway.child], 1)
+                    target.child.process.send_signal(signal.SIGCONT)
+                    burst.result()
+                time.sleep(0.2)
+                ways = self._ways(other, depth=1, size=4096)
+                self.expect(ways == {"verbs"}, f"turn {turn}: beside a connection at rest, reads went by {ways}")
+
+    def _asked(self, gateway: daemon.Daemon) -> int:
+        return sum((peer["traffic"] or {}).get("in_flight", 0) for peer in self.peers(gateway))
+
+    def _ways(self, kelpd: daemon.Daemon, *, depth: int, size: int, count: int = 20) -> set[str]:
+        fids = self.home / "small"
+        fids.write_text("".join(f"{one.fid}\n" for one in self.objects if len(one.body) <= 4096))
+        done = kelpd.kelpctl("--json", "loadgen", "--fids", str(fids), "--depth", str(depth), "--size", str(size),
+                             "--duration", "60", "--count", str(count), timeout_s=90)
+        said = json.loads(done.stdout)
+        self.expect(set(said["statuses"]) == {"ok"}, f"{size} bytes: {said}")
+        return set(said["paths"])
 
     def late(self) -> None:
         """A target that answers when nobody waits any more, and behind a fence: no byte of it lands."""

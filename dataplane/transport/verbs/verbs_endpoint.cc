@@ -161,9 +161,9 @@ bool VerbsEndpoint::post_write(const Write& write) noexcept {
   return true;
 }
 
-void VerbsEndpoint::flush() noexcept {
+void VerbsEndpoint::flush(bool at_rest) noexcept {
   held_since_ = 0;
-  while (post_batch()) {
+  while (post_batch(at_rest)) {
   }
 }
 
@@ -179,7 +179,7 @@ bool VerbsEndpoint::flush_worthwhile(const HoldLimit& limit) noexcept {
 }
 
 /// False: nothing more can be posted now.
-bool VerbsEndpoint::post_batch() noexcept {
+bool VerbsEndpoint::post_batch(bool at_rest) noexcept {
   const std::uint64_t room = sends_ - (flushed_ - completed_);
   const auto count =
       static_cast<std::size_t>(std::min({queued_ - flushed_, room, std::uint64_t{kBatch}}));
@@ -210,7 +210,7 @@ bool VerbsEndpoint::post_batch() noexcept {
                   out.write.arena->region.local_key()};
     }
     const bool last = i + 1 == count;
-    const bool due = sequence + 1 - last_signalled_ >= kSignalEvery;
+    const bool due = sequence + 1 - last_signalled_ >= kSignalEvery || (last && at_rest);
     if (due || (last && !some_signalled && last_signalled_ <= flushed_)) {
       request.send_flags |= IBV_SEND_SIGNALED;
       last_signalled_ = sequence + 1;

@@ -93,8 +93,9 @@ class VerbsEndpoint {
     std::uint32_t value = 0;
   };
   bool post_write(const Write& write) noexcept;
-  /// Posts what is queued, all of it as far as there is room.
-  void flush() noexcept;
+  /// Posts what is queued, all of it as far as there is room. `at_rest`: nothing may follow for
+  /// long, so the end of all of it is to be told, or blocks would stay lent until something does.
+  void flush(bool at_rest = false) noexcept;
   /// The same, once it is worth a doorbell, or has waited for that as long as it may: more is
   /// coming. True: something is held back.
   bool flush_worthwhile(const HoldLimit& limit) noexcept;
@@ -148,7 +149,7 @@ class VerbsEndpoint {
     return frames_.data() + (sequence % outgoing_.size()) * wire::kMostFrameBytes;
   }
   Outgoing* next_outgoing() noexcept;
-  bool post_batch() noexcept;
+  bool post_batch(bool at_rest) noexcept;
   void take_completion(const ibv_wc& wc) noexcept;
 
   const std::shared_ptr<RdmaDomain> domain_;

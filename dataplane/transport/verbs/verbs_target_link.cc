@@ -108,7 +108,7 @@ void VerbsTargetLink::post_answer(wire::Answer answer) {
 bool VerbsTargetLink::flush() {
   constexpr std::uint16_t kManyUnderWay = 8;
   if (slots_.in_flight() >= kManyUnderWay) return endpoint_->flush_worthwhile(hold_limit_);
-  endpoint_->flush();
+  endpoint_->flush(slots_.in_flight() == 0);
   return false;
 }
 
