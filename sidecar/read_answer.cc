@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "dataplane/checksum/crc32c.h"
+#include "dataplane/checksum/stored_checksum.h"
 #include "sidecar/byte_range.h"
 #include "sidecar/pages.h"
 
@@ -35,6 +37,17 @@ std::uint32_t time_left_us(const Exchange& exchange) noexcept {
 bool same_needle(const kelp_stat& a, const kelp_stat& b) noexcept {
   return a.total == b.total && a.stored == b.stored && a.crc32c == b.crc32c &&
          a.append_at_ns == b.append_at_ns && a.modified_s == b.modified_s;
+}
+
+/// The stat's checksum is that of all bytes of the needle as they are read. Not where they are
+/// inflated (then each read has compared it), nor where the volume server alone was asked, which
+/// does not tell how they are stored.
+bool tells_checksum(const kelp_stat& about) noexcept {
+  return (about.flags & KELP_STAT_COMPRESSED) == 0 && about.stored == about.total;
+}
+
+std::span<const std::byte> bytes_of(const Piece& piece) noexcept {
+  return {piece.slab->data, piece.bytes};
 }
 
 bool has_hints(const Exchange& exchange) noexcept {
@@ -328,7 +341,11 @@ void Reads::answer_bytes(Exchange& exchange) {
   first.bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, exchange.read.bytes));
   first.ready = bytes != 0;
   exchange.next_read = exchange.begin + first.bytes;
-  if (exchange.next_read < exchange.end) read_ahead(exchange);
+  if (exchange.next_read == exchange.end) return;
+  // A read of a part has nothing to compare it with: its bytes may be damaged ones.
+  exchange.summed =
+      exchange.begin == 0 && exchange.end == exchange.about.total && tells_checksum(exchange.about);
+  read_ahead(exchange);
 }
 
 /// Empty: the body alone is the answer.
@@ -375,28 +392,45 @@ void Reads::piece_read(Exchange& exchange, std::uint32_t which, const kelp_compl
     exchange.broken = true;
     return;
   }
-  if (!piece.last) {
+  if (piece.last) {
+    exchange.last = which;
+    piece.unchecked = true;
+  } else {
     piece.reading = false;
     piece.ready = true;
-    return;
   }
-  exchange.last = which;
+  // The one before the last may come after it, and what is compared is about both.
+  Piece& end = exchange.pieces[exchange.last];
+  if (!end.unchecked || exchange.pieces[1 - exchange.last].reading) return;
+  end.unchecked = false;
   add(exchange, Op::kCheck, 0, kStatBytes);
 }
 
-/// The needle is still the one that the head spoke of, so no piece was of another one.
+/// The needle is still the one that the head spoke of, so no piece was of another one; and where
+/// that can be told, the pieces are the bytes that were once stored.
 void Reads::checked(Exchange& exchange, const kelp_completion& done) {
   Piece& piece = exchange.pieces[exchange.last];
   kelp_stat now{};
   if (status_of(done) == KELP_OK) std::memcpy(&now, piece.slab->stat(), sizeof now);
-  exchange.broken = status_of(done) != KELP_OK || !same_needle(now, exchange.about);
+  exchange.broken = status_of(done) != KELP_OK || !same_needle(now, exchange.about) ||
+                    (exchange.summed && !has_checksum(exchange));
   piece.reading = false;
   piece.ready = !exchange.broken;
+}
+
+/// All of it is sent but for the last piece and the one before it, at most.
+bool Reads::has_checksum(const Exchange& exchange) noexcept {
+  std::uint32_t crc = exchange.crc;
+  const Piece& before = exchange.pieces[1 - exchange.last];
+  if (before.ready) crc = crc32c_extend(crc, bytes_of(before));
+  crc = crc32c_extend(crc, bytes_of(exchange.pieces[exchange.last]));
+  return checksum_matches(exchange.about.crc32c, crc);
 }
 
 void Reads::piece_sent(Exchange& exchange) {
   Piece& piece = exchange.pieces[exchange.sending];
   piece.ready = false;
+  if (exchange.summed && !piece.last) exchange.crc = crc32c_extend(exchange.crc, bytes_of(piece));
   Piece& other = exchange.pieces[1 - exchange.sending];
   if (exchange.body_left == 0) return;
   if (piece.slab->bytes < Buffers::kMiddle) {

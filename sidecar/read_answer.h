@@ -4,7 +4,8 @@
 //   begin ─► stat and read in one batch ─► head and bytes ────────────────► sent
 //         │                             ├► the slice again, whole ─► ...
 //         │                             └► pieces of 256 KiB, read while others are sent; the
-//         │                                last one waits for a second stat: is it the same needle?
+//         │                                last one waits for a second stat: is it the same needle,
+//         │                                and are these its bytes?
 //         └► stat alone (HEAD, Range, conditions) ─► 304, 416, or the read
 //
 // A body of up to 1 MiB is one read of the ring. read_answer.cc asks and decides;
@@ -90,6 +91,7 @@ class Reads {
   void read_ahead(Exchange& exchange);
   void piece_read(Exchange& exchange, std::uint32_t which, const kelp_completion& done);
   void checked(Exchange& exchange, const kelp_completion& done);
+  static bool has_checksum(const Exchange& exchange) noexcept;
   void next_of_benchmark(Exchange& exchange, const kelp_completion* done);
   bool marked(kelp_path path) const noexcept;
   std::string temp_file_of(const Exchange& exchange, std::uint64_t bytes, kelp_path path);
