@@ -14,6 +14,8 @@
 #include "shm_ring/file_id.h"
 #include "sidecar/listener.h"
 #include "sidecar/sidecar.h"
+#include "support/gzip_bomb.h"
+#include "support/gzip_writer.h"
 #include "support/small_volume.h"
 #include "support/test_daemon.h"
 
@@ -232,6 +234,29 @@ TEST_CASE("a large body comes whole in whatever form its record keeps the checks
     CHECK(got.status == 200);
     CHECK((got.body == text_of(right)));
   }
+}
+
+TEST_CASE("a large compressed needle comes whole, and too large a one in parts alone") {
+  Served served;
+  const std::vector<std::byte> text = pattern(kLarge, 7);
+  const kelp_fid packed = served.volume.put(6, 0x1000, gzip_member(text, 1), kelp::kFlagCompressed);
+  CHECK((served.get(Served::read(packed)).body == text_of(text)));
+  const Answer part = served.get(Served::read(packed, "&offset=100&size=3000000"));
+  CHECK((part.body == text_of(text).substr(100, 3'000'000)));
+
+  // 72 MiB in pieces of 1 MiB are 76 times 72 MiB, and 4 GiB are the most.
+  const kelp_fid bomb = served.volume.put(7, 0x1000, gzip_bomb(18), kelp::kFlagCompressed);
+  const std::string range = Served::read(bomb, "&offset=1");
+  for (const std::string& target : {Served::read(bomb), range}) {
+    const Answer whole = served.get(target);
+    CHECK(whole.status == 503);
+    CHECK(whole.body.find("has 75497472 bytes") != std::string::npos);
+    CHECK(whole.body.find("ask for parts of up to 1 MiB") != std::string::npos);
+  }
+  const Answer some = served.get(Served::read(bomb, "&offset=40000000&size=1048576"));
+  CHECK(some.status == 200);
+  CHECK((some.body == std::string(1 << 20, '\0')));
+  CHECK(served.get(Served::read(bomb, "&offset=40000000&size=3000000")).status == 200);
 }
 
 TEST_CASE("clients that leave in the middle of a read are forgotten") {
