@@ -11,8 +11,10 @@
 #include <system_error>
 #include <utility>
 
+#include "control/byte_size.h"
 #include "control/config_file.h"
 #include "control/config_keys.h"
+#include "sidecar/buffers.h"
 
 namespace kelp {
 namespace {
@@ -27,6 +29,10 @@ constexpr const char* kNothingToServe =
     "  [gateway]\n"
     "  masters = [\"127.0.0.1:9333\"]";
 constexpr std::size_t kMostServers = 64;
+/// Of the sidecar's data area, which is rounded up to hugepages where there are any.
+constexpr std::uint64_t kHugepageBytes = 2 << 20;
+constexpr std::uint64_t kSidecarBytes =
+    (sidecar::Buffers::total_bytes() + kHugepageBytes - 1) / kHugepageBytes * kHugepageBytes;
 
 /// The flags say what is served, so the file does not.
 bool names_directories(const CommandLine& flags) {
@@ -113,7 +119,7 @@ class Loading {
       }
       if (!fit) return fit;
     }
-    return {};
+    return judge_sidecar_memory();
   }
 
   Config finish() && {
@@ -193,6 +199,25 @@ class Loading {
     }
     if (server.idx_dir.empty()) return {};
     return judge_directory(server.idx_dir, origin("target.volume_server.idx_dir", i));
+  }
+
+  /// The sidecar is a client like any other, and what a limit refuses it would ask for for ever.
+  Result<void> judge_sidecar_memory() const {
+    const bool by_port = !config_.sidecar.listen.empty();
+    if (!by_port && !config_.sidecar.unix_socket) return {};
+    const ClientConfig& client = config_.client;
+    const bool alone = client.max_data_bytes < kSidecarBytes;
+    const bool by_uid =
+        client.max_data_bytes_per_uid != 0 && client.max_data_bytes_per_uid < kSidecarBytes;
+    if (!alone && !by_uid) return {};
+    const std::string limit = alone ? "client.max_data_bytes" : "client.max_data_bytes_per_uid";
+    const std::string api = by_port ? "sidecar.listen" : "sidecar.unix_socket";
+    const std::uint64_t allowed = alone ? client.max_data_bytes : client.max_data_bytes_per_uid;
+    const std::string needed = format_byte_size(kSidecarBytes);
+    return plain_error(origin(limit, 0) + ": " + limit + " = " + format_byte_size(allowed) +
+                       " is too little for the HTTP read API (" + api + ", " + origin(api, 0) +
+                       "), a client with a data area of " + needed + ": allow " + needed +
+                       " or more, or remove " + api);
   }
 
   /// One that no other entry names.

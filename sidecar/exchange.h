@@ -22,7 +22,8 @@ struct Piece {
   std::uint32_t sent = 0;
   bool reading = false;
   bool ready = false;
-  bool last = false;  ///< of several
+  bool last = false;       ///< of several
+  bool unchecked = false;  ///< the last one, read and not yet looked at with the others
 };
 
 /// Aligned, so that the low bits of its address are free for a ring tag.
@@ -87,6 +88,8 @@ struct alignas(16) Exchange {
   std::uint64_t range_base = 0;   ///< of a 206: what its Content-Range counts from,
   std::uint64_t range_total = 0;  ///< and of how much
   bool partial = false;
+  bool summed = false;    ///< in pieces and all of a plain needle: its checksum is compared
+  std::uint32_t crc = 0;  ///< of the pieces that are sent
 
   // Of a benchmark.
   std::uint32_t iterations = 0;

@@ -1,5 +1,6 @@
 #include "sidecar/query.h"
 
+#include <algorithm>
 #include <charconv>
 
 namespace kelp::sidecar {
@@ -101,6 +102,14 @@ std::string_view Query::repeated() const noexcept {
     for (std::size_t j = 0; j < i; ++j) {
       if (parameters_[i].name == parameters_[j].name) return parameters_[i].name;
     }
+  }
+  return {};
+}
+
+std::string_view Query::repeated(std::span<const std::string_view> known) const noexcept {
+  for (const std::string_view name : known) {
+    const auto count = std::ranges::count(parameters(), name, &Parameter::name);
+    if (count > 1) return name;
   }
   return {};
 }

@@ -35,6 +35,9 @@ class Query {
   /// A name that is given more than once; "" if there is none.
   std::string_view repeated() const noexcept;
 
+  /// The same among `known` names alone.
+  std::string_view repeated(std::span<const std::string_view> known) const noexcept;
+
  private:
   std::string_view path_;
   std::array<Parameter, kMostParameters> parameters_{};

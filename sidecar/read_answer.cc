@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "dataplane/checksum/crc32c.h"
+#include "dataplane/checksum/stored_checksum.h"
 #include "sidecar/byte_range.h"
 #include "sidecar/pages.h"
 
@@ -12,6 +14,8 @@ namespace {
 
 constexpr std::uint64_t kOpMask = 7;
 constexpr std::uint8_t kMostTries = 3;
+/// Bytes that are inflated for one answer in pieces: some seconds of the loader, which others want.
+constexpr std::uint64_t kMostInflated = 4ull << 30;
 
 bool stat_alone(const Exchange& exchange) noexcept {
   return exchange.head_only || !exchange.range.empty() || !exchange.if_none_match.empty() ||
@@ -35,6 +39,33 @@ std::uint32_t time_left_us(const Exchange& exchange) noexcept {
 bool same_needle(const kelp_stat& a, const kelp_stat& b) noexcept {
   return a.total == b.total && a.stored == b.stored && a.crc32c == b.crc32c &&
          a.append_at_ns == b.append_at_ns && a.modified_s == b.modified_s;
+}
+
+bool is_compressed(const kelp_stat& about) noexcept {
+  return (about.flags & KELP_STAT_COMPRESSED) != 0;
+}
+
+/// Of a body in pieces. Each read of a compressed needle inflates all of it, so fewer are better.
+std::uint32_t piece_bytes(const kelp_stat& about) noexcept {
+  return is_compressed(about) ? Buffers::kLargest : Buffers::kMiddle;
+}
+
+/// Each piece costs as much as the whole needle, and so do both stats and the first read.
+bool costs_too_much(const kelp_stat& about, std::uint64_t bytes) noexcept {
+  if (!is_compressed(about) || bytes <= Buffers::kLargest) return false;
+  const std::uint64_t looks = bytes / Buffers::kLargest + 4;
+  return about.total > kMostInflated / looks;
+}
+
+/// The stat's checksum is that of all bytes of the needle as they are read. Not where they are
+/// inflated (then each read has compared it), nor where the volume server alone was asked, which
+/// does not tell how they are stored.
+bool tells_checksum(const kelp_stat& about) noexcept {
+  return !is_compressed(about) && about.stored == about.total;
+}
+
+std::span<const std::byte> bytes_of(const Piece& piece) noexcept {
+  return {piece.slab->data, piece.bytes};
 }
 
 bool has_hints(const Exchange& exchange) noexcept {
@@ -272,8 +303,9 @@ void Reads::read_slice(Exchange& exchange) {
   exchange.read = {};
   exchange.read.total = exchange.about.total;
   if (bytes == 0) return answer_bytes(exchange);
+  if (costs_too_much(exchange.about, bytes)) return answer_too_costly(exchange);
   const auto first =
-      static_cast<std::uint32_t>(bytes > Buffers::kLargest ? Buffers::kMiddle : bytes);
+      static_cast<std::uint32_t>(bytes > Buffers::kLargest ? piece_bytes(exchange.about) : bytes);
   if (!ring_.has_room(1) || !make_room(exchange.pieces[0], first)) {
     // What was learnt is learnt again: rare, and the needle may be another one by then.
     exchange.partial = false;
@@ -319,6 +351,7 @@ void Reads::answer_bytes(Exchange& exchange) {
                                   path == KELP_PATH_VERBS,
                                   Clock::now() - exchange.arrived}));
   }
+  if (costs_too_much(exchange.about, bytes)) return answer_too_costly(exchange);
   counters_.reads[path].add();
   counters_.bytes[path].add(bytes);
   write_head(exchange, exchange.partial ? 206 : 200, bytes, path,
@@ -328,7 +361,11 @@ void Reads::answer_bytes(Exchange& exchange) {
   first.bytes = static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes, exchange.read.bytes));
   first.ready = bytes != 0;
   exchange.next_read = exchange.begin + first.bytes;
-  if (exchange.next_read < exchange.end) read_ahead(exchange);
+  if (exchange.next_read == exchange.end) return;
+  // A read of a part has nothing to compare it with: its bytes may be damaged ones.
+  exchange.summed =
+      exchange.begin == 0 && exchange.end == exchange.about.total && tells_checksum(exchange.about);
+  read_ahead(exchange);
 }
 
 /// Empty: the body alone is the answer.
@@ -350,15 +387,16 @@ void Reads::read_ahead(Exchange& exchange) {
   Piece& now = exchange.pieces[exchange.sending];
   Piece& ahead = exchange.pieces[which];
   if (ahead.reading || ahead.ready || exchange.next_read == exchange.end) return;
-  if (!ring_.has_room(2) || !make_room(ahead, Buffers::kMiddle)) {
+  const std::uint32_t most = piece_bytes(exchange.about);
+  if (!ring_.has_room(2) || !make_room(ahead, most)) {
     // While a piece is on its way there is time.
     if (!now.ready && !now.reading && !exchange.waits) wait(exchange);
     return;
   }
   put_hints(exchange, *ahead.slab);
   exchange.deadline = Clock::now() + kAnswerTime;
-  const auto bytes = static_cast<std::uint32_t>(
-      std::min<std::uint64_t>(exchange.end - exchange.next_read, Buffers::kMiddle));
+  const auto bytes =
+      static_cast<std::uint32_t>(std::min<std::uint64_t>(exchange.end - exchange.next_read, most));
   ahead.bytes = bytes;
   ahead.sent = 0;
   ahead.reading = true;
@@ -375,28 +413,45 @@ void Reads::piece_read(Exchange& exchange, std::uint32_t which, const kelp_compl
     exchange.broken = true;
     return;
   }
-  if (!piece.last) {
+  if (piece.last) {
+    exchange.last = which;
+    piece.unchecked = true;
+  } else {
     piece.reading = false;
     piece.ready = true;
-    return;
   }
-  exchange.last = which;
+  // The one before the last may come after it, and what is compared is about both.
+  Piece& end = exchange.pieces[exchange.last];
+  if (!end.unchecked || exchange.pieces[1 - exchange.last].reading) return;
+  end.unchecked = false;
   add(exchange, Op::kCheck, 0, kStatBytes);
 }
 
-/// The needle is still the one that the head spoke of, so no piece was of another one.
+/// The needle is still the one that the head spoke of, so no piece was of another one; and where
+/// that can be told, the pieces are the bytes that were once stored.
 void Reads::checked(Exchange& exchange, const kelp_completion& done) {
   Piece& piece = exchange.pieces[exchange.last];
   kelp_stat now{};
   if (status_of(done) == KELP_OK) std::memcpy(&now, piece.slab->stat(), sizeof now);
-  exchange.broken = status_of(done) != KELP_OK || !same_needle(now, exchange.about);
+  exchange.broken = status_of(done) != KELP_OK || !same_needle(now, exchange.about) ||
+                    (exchange.summed && !has_checksum(exchange));
   piece.reading = false;
   piece.ready = !exchange.broken;
+}
+
+/// All of it is sent but for the last piece and the one before it, at most.
+bool Reads::has_checksum(const Exchange& exchange) noexcept {
+  std::uint32_t crc = exchange.crc;
+  const Piece& before = exchange.pieces[1 - exchange.last];
+  if (before.ready) crc = crc32c_extend(crc, bytes_of(before));
+  crc = crc32c_extend(crc, bytes_of(exchange.pieces[exchange.last]));
+  return checksum_matches(exchange.about.crc32c, crc);
 }
 
 void Reads::piece_sent(Exchange& exchange) {
   Piece& piece = exchange.pieces[exchange.sending];
   piece.ready = false;
+  if (exchange.summed && !piece.last) exchange.crc = crc32c_extend(exchange.crc, bytes_of(piece));
   Piece& other = exchange.pieces[1 - exchange.sending];
   if (exchange.body_left == 0) return;
   if (piece.slab->bytes < Buffers::kMiddle) {

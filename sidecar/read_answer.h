@@ -3,11 +3,13 @@
 //
 //   begin ─► stat and read in one batch ─► head and bytes ────────────────► sent
 //         │                             ├► the slice again, whole ─► ...
-//         │                             └► pieces of 256 KiB, read while others are sent; the
-//         │                                last one waits for a second stat: is it the same needle?
+//         │                             └► pieces, read while others are sent; the
+//         │                                last one waits for a second stat: is it the same needle,
+//         │                                and are these its bytes?
 //         └► stat alone (HEAD, Range, conditions) ─► 304, 416, or the read
 //
-// A body of up to 1 MiB is one read of the ring. read_answer.cc asks and decides;
+// A body of up to 1 MiB is one read of the ring. Pieces have 256 KiB, those of a compressed needle
+// 1 MiB: each of them costs to inflate all of it. read_answer.cc asks and decides;
 // read_answer_head.cc says it: heads, and errors by their sentences.
 #pragma once
 
@@ -83,6 +85,7 @@ class Reads {
   void answer_bytes(Exchange& exchange);
   void answer_status(Exchange& exchange, kelp_status status);
   void answer_too_far(Exchange& exchange, std::uint64_t total);
+  void answer_too_costly(Exchange& exchange);
   void write_head(Exchange& exchange, int status, std::uint64_t content_bytes, kelp_path path,
                   std::string_view temp_file = {});
   void write_about(AnswerHead& head, const Exchange& exchange);
@@ -90,6 +93,7 @@ class Reads {
   void read_ahead(Exchange& exchange);
   void piece_read(Exchange& exchange, std::uint32_t which, const kelp_completion& done);
   void checked(Exchange& exchange, const kelp_completion& done);
+  static bool has_checksum(const Exchange& exchange) noexcept;
   void next_of_benchmark(Exchange& exchange, const kelp_completion* done);
   bool marked(kelp_path path) const noexcept;
   std::string temp_file_of(const Exchange& exchange, std::uint64_t bytes, kelp_path path);

@@ -117,6 +117,13 @@ void Reads::answer_too_far(Exchange& exchange, std::uint64_t total) {
                    : "Range does not fit " + std::to_string(total) + " bytes");
 }
 
+void Reads::answer_too_costly(Exchange& exchange) {
+  answer_error(exchange, 503,
+               "the needle is stored compressed and has " + std::to_string(exchange.about.total) +
+                   " bytes, all of which are inflated for each piece of an answer: ask for parts "
+                   "of up to 1 MiB, or its volume server for the whole");
+}
+
 void Reads::answer_status(Exchange& exchange, kelp_status status) {
   switch (status) {
     case KELP_NOT_FOUND:

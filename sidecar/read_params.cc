@@ -1,10 +1,17 @@
 #include "sidecar/read_params.h"
 
+#include <array>
+
 namespace kelp::sidecar {
 namespace {
 
 constexpr std::uint64_t kMostVolume = UINT32_MAX;
 constexpr std::uint64_t kMostCookie = UINT32_MAX;
+
+/// Those of /read, and that of /benchmark, which names a needle as /read does. Others are ignored.
+constexpr std::array<std::string_view, 10> kKnown = {
+    "file_id", "volume", "needle",        "cookie", "offset",
+    "size",    "format", "volume_server", "jwt",    "iterations"};
 
 std::string wrong(std::string_view name, std::string_view wanted) {
   return "parameter " + std::string(name) + " is not " + std::string(wanted);
@@ -76,7 +83,7 @@ std::string_view without_scheme(std::string_view url) {
 }  // namespace
 
 std::optional<ReadParams> parse_read_params(const Query& query, std::string& problem) {
-  if (const std::string_view name = query.repeated(); !name.empty()) {
+  if (const std::string_view name = query.repeated(kKnown); !name.empty()) {
     problem = "parameter " + std::string(name) + " is given more than once";
     return std::nullopt;
   }

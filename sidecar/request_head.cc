@@ -41,7 +41,7 @@ class Parser final : public http::basic_parser<true> {
   void on_request_impl(http::verb verb, Text, Text target, int version, BeastError&) override {
     found_.http_1_0 = version < 11;
     found_.method = method_of(verb);
-    // Beast shows the caller's own bytes: they came in one piece.
+    // Beast shows the caller's own bytes: they came in one piece, and no line is folded.
     found_.target =
         head_.subspan(static_cast<std::size_t>(target.data() - head_.data()), target.size());
   }
@@ -92,6 +92,14 @@ class Parser final : public http::basic_parser<true> {
   bool host_given_ = false;
 };
 
+/// A header line that goes on in the next one. RFC 9112, 5.2: a server may refuse it. Beast puts
+/// such a value together in memory that is gone when the parser returns, so no view of it may be
+/// kept.
+bool has_folded_line(std::string_view head) noexcept {
+  return head.find("\r\n ") != std::string_view::npos ||
+         head.find("\r\n\t") != std::string_view::npos;
+}
+
 const char* sentence(const BeastError& error) {
   if (error == http::error::bad_version) return "this is not HTTP/1.0 or HTTP/1.1";
   if (error == http::error::bad_method) return "the request does not begin with a method";
@@ -112,6 +120,9 @@ std::optional<RequestHead> parse_request_head(std::span<char> head, const char*&
     problem = why;
     return std::nullopt;
   };
+  if (has_folded_line({head.data(), head.size()})) {
+    return refuse("a header line goes on in the next one, which HTTP gave up");
+  }
   Parser parser(head);
   parser.header_limit(kMostHeadBytes);
   parser.skip(true);

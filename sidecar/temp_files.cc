@@ -102,8 +102,9 @@ std::string TempFiles::put(std::span<const std::byte> bytes, Clock::time_point n
   const UniqueFd file(::openat(fd_.get(), name.c_str(),
                                O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, kFileMode));
   if (!file) return {};
-  // Whole, or not there: an empty file would be read as an answer of no bytes.
-  if (!write_all(file.get(), bytes)) {
+  // The group may read it whatever the umask is: that of the unit takes it from everybody. Whole,
+  // or not there: an empty file would be read as an answer of no bytes.
+  if (::fchmod(file.get(), kFileMode) != 0 || !write_all(file.get(), bytes)) {
     ::unlinkat(fd_.get(), name.c_str(), 0);
     return {};
   }

@@ -8,8 +8,8 @@
 #include <limits>
 
 #include "dataplane/checksum/crc32c.h"
+#include "dataplane/checksum/stored_checksum.h"
 #include "dataplane/volume/gzip.h"
-#include "dataplane/volume/stored_checksum.h"
 
 namespace kelp {
 namespace {

@@ -85,7 +85,7 @@ struct NeedleMeta {
 bool parse_needle_meta(std::span<const std::byte> bytes, NeedleMeta& meta) noexcept;
 
 struct NeedleTail {
-  std::uint32_t checksum = 0;      ///< of the stored data, raw or masked: see crc32c.h
+  std::uint32_t checksum = 0;      ///< of the stored data, raw or masked: see stored_checksum.h
   std::uint64_t append_at_ns = 0;  ///< Unix nanoseconds; 0 in versions 1 and 2
 };
 

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "dataplane/checksum/crc32c.h"
-#include "dataplane/volume/stored_checksum.h"
+#include "dataplane/checksum/stored_checksum.h"
 
 namespace kelp {
 

@@ -20,9 +20,9 @@
 
 #include "bench/kelp_client.h"
 #include "dataplane/checksum/crc32c.h"
+#include "dataplane/checksum/stored_checksum.h"
 #include "dataplane/volume/endian.h"
 #include "dataplane/volume/needle.h"
-#include "dataplane/volume/stored_checksum.h"
 #include "dataplane/volume/volume_open.h"
 #include "shm_ring/ticks.h"
 #include "tools/bench/samples.h"

@@ -130,6 +130,24 @@ TEST_CASE("a value out of range is refused with file, line, key and range") {
         std::string::npos);
 }
 
+TEST_CASE("limits that would keep the HTTP read API from attaching are refused, with both keys") {
+  Loader loader;
+  CHECK(loader.error("[client]\nmax_data_bytes = \"49MiB\"\n[sidecar]\nlisten = [\"a:1\"]\n") ==
+        "kelpd.toml:2: client.max_data_bytes = 49 MiB is too little for the HTTP read API "
+        "(sidecar.listen, " +
+            loader.dir.path() +
+            "/kelpd.toml:4), a client with a data area of 50 MiB: allow 50 MiB or more, or remove "
+            "sidecar.listen");
+  const std::string by_uid =
+      loader.error("[client]\nmax_data_bytes_per_uid = 1\n[sidecar]\nunix_socket = true\n");
+  CHECK(by_uid.find("kelpd.toml:2: client.max_data_bytes_per_uid = 1 B is too little") == 0);
+  CHECK(by_uid.find("or remove sidecar.unix_socket") != std::string::npos);
+  CHECK(
+      loader.load("[client]\nmax_data_bytes = \"50MiB\"\nmax_data_bytes_per_uid = \"50MiB\"\n"
+                  "[sidecar]\nlisten = [\"a:1\"]\n"));
+  CHECK(loader.load("[client]\nmax_data_bytes = \"64KiB\"\nmax_data_bytes_per_uid = 1\n"));
+}
+
 TEST_CASE("a value of the wrong kind is refused with the kind that would do") {
   Loader loader;
   CHECK(loader.error("[worker]\nspin_us = \"50\"\n") ==

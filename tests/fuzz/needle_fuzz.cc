@@ -14,9 +14,9 @@
 #include <cerrno>
 #include <memory>
 
+#include "dataplane/checksum/stored_checksum.h"
 #include "dataplane/volume/needle_read.h"
 #include "dataplane/volume/private_read.h"
-#include "dataplane/volume/stored_checksum.h"
 #include "dataplane/volume/super_block.h"
 #include "fuzz/fuzz.h"
 #include "fuzz/record.h"

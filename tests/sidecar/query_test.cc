@@ -60,6 +60,12 @@ TEST_CASE("a name that is given twice is told, also when it is written different
   CHECK(Parsed("/a?x=1&y=2&%78=3").query->repeated() == "x");
 }
 
+TEST_CASE("of names that are known alone it is told, too") {
+  constexpr std::array<std::string_view, 2> kKnown = {"x", "y"};
+  CHECK(Parsed("/a?z=1&x=2&z=3&y=4").query->repeated(kKnown).empty());
+  CHECK(Parsed("/a?z=1&y=2&z=3&%79=4").query->repeated(kKnown) == "y");
+}
+
 TEST_CASE("more parameters than there is room for are refused") {
   std::string text = "/a?";
   for (int i = 0; i < 32; ++i) text += "p" + std::to_string(i) + "=1&";

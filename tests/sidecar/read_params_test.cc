@@ -65,6 +65,10 @@ TEST_CASE("what makes no sense is refused with a sentence") {
                            "file_id=x,01637037d6",
                            "file_id=3,01637037d6&volume=3",
                            "file_id=3,01637037d6&file_id=3,01637037d6",
+                           "file_id=3,01637037d6&size=1&size=1",
+                           "file_id=3,01637037d6&jwt=a&jwt=b",
+                           "file_id=3,01637037d6&volume_server=a:1&volume_server=a:1",
+                           "file_id=3,01637037d6&iterations=1&iterations=2",
                            "file_id=3,01637037d6&offset=-1",
                            "file_id=3,01637037d6&offset=",
                            "file_id=3,01637037d6&size=1k",
@@ -81,4 +85,5 @@ TEST_CASE("what makes no sense is refused with a sentence") {
 
 TEST_CASE("what is not known is nobody's business") {
   CHECK(Parsed("file_id=3,01637037d6&cache=no").params);
+  CHECK(Parsed("file_id=3,01637037d6&cache=no&cache=yes&x&x").params);
 }

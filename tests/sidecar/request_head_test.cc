@@ -62,6 +62,21 @@ TEST_CASE("what is no request is refused with a sentence") {
   }
 }
 
+TEST_CASE("a header that goes on in the next line is refused as that, whichever it is") {
+  for (const char* text : {"GET / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer\r\n abc\r\n\r\n",
+                           "GET / HTTP/1.1\r\nHost: x\r\nRange: bytes=\r\n\t0-1\r\n\r\n",
+                           "GET / HTTP/1.1\r\nHost: x\r\nAccept: a,\r\n \r\n\r\n",
+                           "GET / HTTP/1.1\r\n Host: x\r\nAccept: a\r\n\r\n"}) {
+    CAPTURE(text);
+    const Parsed parsed(text);
+    CHECK(!parsed.head);
+    CHECK(parsed.problem ==
+          std::string("a header line goes on in the next one, which HTTP gave up"));
+  }
+  CHECK(Parsed("GET / HTTP/1.1\r\nHost: x\r\nRange: \t bytes=0-1 \r\n\r\n").head->range ==
+        "bytes=0-1");
+}
+
 TEST_CASE("the end of a head is found wherever the pieces were cut") {
   const std::string text = "GET / HTTP/1.0\r\n\r\nrest";
   CHECK(find_head_end(text, 0) == 18);

@@ -54,13 +54,28 @@ TEST_CASE("a temporary file holds the bytes, for us and our group alone, until i
   CHECK(content(path) == std::string(5000, 'k'));
   struct stat found {};
   REQUIRE(::stat(path.c_str(), &found) == 0);
-  CHECK((found.st_mode & 0137) == 0);
+  CHECK((found.st_mode & 0777) == 0640);
   REQUIRE(::stat(scene.directory.c_str(), &found) == 0);
   CHECK((found.st_mode & 0777) == 0750);
   CHECK(files.put(bytes_of(5000), scene.now) != path);
   CHECK(files.remove(path) == Removal::kRemoved);
   CHECK_FALSE(fs::exists(path));
   CHECK(files.remove(path) == Removal::kGone);
+}
+
+TEST_CASE("our group may read a temporary file whatever the umask is") {
+  struct Umask {
+    ~Umask() { ::umask(before); }
+    mode_t before = ::umask(0077);  // as the unit of systemd has it
+  } const umask;
+  const Scene scene;
+  TempFiles files = scene.open();
+  const std::string path = files.put(bytes_of(10), scene.now);
+  struct stat found {};
+  REQUIRE(::stat(path.c_str(), &found) == 0);
+  CHECK((found.st_mode & 0777) == 0640);
+  REQUIRE(::stat(scene.directory.c_str(), &found) == 0);
+  CHECK((found.st_mode & 0777) == 0750);
 }
 
 TEST_CASE("nothing but names that were given is removed") {

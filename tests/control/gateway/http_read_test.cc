@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "dataplane/checksum/crc32c.h"
-#include "dataplane/volume/stored_checksum.h"
+#include "dataplane/checksum/stored_checksum.h"
 
 using kelp::CircuitBreaker;
 using kelp::Cookie;

@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "dataplane/volume/stored_checksum.h"
+#include "dataplane/checksum/stored_checksum.h"
 #include "support/hex_bytes.h"
 
 using kelp::crc32c;

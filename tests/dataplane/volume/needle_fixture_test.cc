@@ -6,9 +6,9 @@
 #include <nlohmann/json.hpp>
 
 #include "dataplane/checksum/crc32c.h"
+#include "dataplane/checksum/stored_checksum.h"
 #include "dataplane/volume/endian.h"
 #include "dataplane/volume/needle.h"
-#include "dataplane/volume/stored_checksum.h"
 #include "dataplane/volume/super_block.h"
 #include "support/fixture_manifest.h"
 

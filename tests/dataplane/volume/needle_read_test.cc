@@ -8,7 +8,7 @@
 #include <ctime>
 
 #include "dataplane/checksum/crc32c.h"
-#include "dataplane/volume/stored_checksum.h"
+#include "dataplane/checksum/stored_checksum.h"
 #include "support/gzip_writer.h"
 #include "support/read_driver.h"
 #include "support/stored_needle.h"

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "dataplane/volume/stored_checksum.h"
+#include "dataplane/checksum/stored_checksum.h"
 #include "support/gzip_writer.h"
 #include "support/read_driver.h"
 #include "support/volume_writer.h"
