@@ -46,7 +46,8 @@ class Lab:
         if done.returncode != 0:
             raise process.LabError(f"kelpctl loadgen ended with exit code {done.returncode}: {done.stderr!r}")
         result = json.loads(done.stdout)
-        if result["paths"].get("tcp", 0) < 0.99 * result["requests"]:
+        # Now and then where a volume is gets asked anew, over HTTP.
+        if result["paths"].get("tcp", 0) < 0.99 * result["requests"] - depth:
             raise process.LabError(f"reads did not come over TCP: {result['paths']}")
         return result
 

@@ -47,6 +47,7 @@ def run(argv: list[str], what: str) -> None:
     if done.returncode == 0:
         return
     output = (done.stdout + done.stderr).strip()
-    offline = re.search(r"NewConnectionError|ConnectTimeout|ReadTimeout|NameResolution|ProxyError|Network is unreach", output)
+    offline = re.search(r"NewConnectionError|ConnectTimeout|ReadTimeout|NameResolution|ProxyError|Network is unreach|"
+                        r"\b50[234]\b|Connection reset|Connection broken|SSLError|IncompleteRead", output)
     kind = Unreachable if offline else LabError
     raise kind(f"{what} failed (exit code {done.returncode}):\n{output[-2000:]}")

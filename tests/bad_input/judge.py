@@ -22,6 +22,8 @@ def check(promise: Promise, args: argparse.Namespace) -> bool:
             word, why = "skip", f": {error}"
         except (Broken, process.LabError) as error:
             word, why = "FAIL", f": {error}"
+        except Exception as error:  # the promises after this one are judged all the same
+            word, why = "FAIL", f": {type(error).__name__}: {error}"
     print(f"{word:4} {promise.__name__.replace('_', ' ')} ({time.monotonic() - started:.1f} s){why}", flush=True)
     return word != "FAIL"
 

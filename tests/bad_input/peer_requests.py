@@ -10,6 +10,7 @@ import random
 import socket
 import struct
 import time
+from dataclasses import replace
 
 import wire
 from peer_target import CONNECTED, ENDED, SLACK_KIB, Target, target
@@ -165,10 +166,9 @@ def gateways_that_come_and_go_leave_nothing_behind(scene: Scene) -> None:
             if cycle == cycles // 10:
                 warm = one.comes_back_to(tells)
         took = time.monotonic() - began
-        after = one.comes_back_to(tells)
+        after = one.comes_back_to(replace(tells, rss_kib=warm.rss_kib), SLACK_KIB // 4)
         print(f"     {cycles} connections in {took:.1f} s, half of them reset: after a tenth {warm.rss_kib} KiB, "
               f"after all {after.rss_kib} KiB")
-        expect(one.has_asan or after.rss_kib - warm.rss_kib <= SLACK_KIB // 4, f"{warm} after a tenth, {after} after all")
         # A request that came in one piece with the proof, and one half that is shut.
         with one.gateway(behind=wire.request(one.fid, len(one.body), slot=2)) as gateway:
             one.is_right(gateway.answer())
@@ -193,9 +193,9 @@ def a_worker_has_so_many_gateways_and_the_next_one_is_closed_and_told_in_the_log
                 for gateway in allowed[::16]:
                     one.reads_right(gateway)
             wait_for("a place again", lambda: is_let_in(one), one.kelpd)
-            kept.append(one.comes_back_to(before, SLACK_KIB + links_kib).rss_kib - before.rss_kib)
+            may_keep_kib = max(kept[:2]) + SLACK_KIB // 4 if len(kept) >= 2 else SLACK_KIB + links_kib
+            kept.append(one.comes_back_to(before, may_keep_kib).rss_kib - before.rss_kib)
         print(f"     after {MOST_LINKS} connections at once, KiB kept each time: {kept}")
-        expect(one.has_asan or kept[-1] - max(kept[:2]) <= SLACK_KIB // 4, f"KiB kept each time: {kept}")
         one.has_logged("the worker has too many connections")
 
 

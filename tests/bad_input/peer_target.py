@@ -24,7 +24,7 @@ from scene import Broken, Scene, daemon, expect, is_alive, plain_row, process, r
 SECRETS = {1: "d41c7e0a5b93f6280d41c7e0a5b93f62", 7: "77a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f"}
 MOST_STRANGERS = 64  # that are listened to at once
 REFUSED, CONNECTED, ENDED = "a peer was refused", "a gateway has connected", "a gateway's connection has ended"
-LATE_S = 2.0  # two CPUs, one of them busy with what the promise does
+LATE_S = 5.0  # two CPUs, which have other work, too
 BACK_WITHIN_S = 5.0
 # What the allocator may keep of what it was given, after the promise.
 SLACK_KIB = 4096

@@ -12,6 +12,7 @@ import os
 import random
 import struct
 import time
+from collections.abc import Callable
 
 import wire
 from limits import FEW_DESCRIPTORS, cpu_seconds
@@ -27,6 +28,7 @@ NO_PLACE = "the gateway asks for no slots, or for a worker that is not there"
 TOO_SLOW = "it does not come to an agreement in time"
 OTHERS = "others come after it"
 HANDSHAKE_S = 2.0
+SEEN_S = 2.0  # later than that a close has been seen
 BATCH = 100  # the backlog holds 128
 
 
@@ -142,32 +144,49 @@ def garbage_whole_or_byte_by_byte_before_or_after_the_challenge_is_refused(scene
             one.is_right(gateway.answer())
 
 
-@promise("peers")
-def half_a_frame_is_waited_for_for_two_seconds(scene: Scene) -> None:
-    greeting = wire.hello(key_id=1)
-    with target(scene) as one, contextlib.ExitStack() as stack:
+def silent_strangers(one: Target) -> list[float]:
+    """How long each was listened to."""
+    greeting, took = wire.hello(key_id=1), []
+    with contextlib.ExitStack() as stack:
         strangers = []
         for parts in ([b""], [b"\x80"], [greeting[:7]], [greeting[:127]], [greeting, b""], [greeting, b"\x28"],
                       [wire.seal(wire.REQUEST, bytes(504))[:511]]):
-            stranger = stack.enter_context(one.connect())
+            since = time.monotonic()
+            strangers.append((stack.enter_context(one.connect()), since))
             for part in parts:
-                stranger.send(part)
-            strangers.append((stranger, time.monotonic()))
+                strangers[-1][0].send(part)
         for stranger, since in strangers:
             stranger.until_closed()
-            took = time.monotonic() - since
-            expect(HANDSHAKE_S - 0.2 <= took <= HANDSHAKE_S + LATE_S, f"a silent stranger was listened to for {took:.1f} s")
+            took.append(time.monotonic() - since)
+    return took
+
+
+def slow_stranger(one: Target) -> list[float]:
+    """How long one was listened to that says a byte now and then."""
+    since = time.monotonic()
+    with one.connect() as stranger:
+        for byte in wire.hello(key_id=1)[:100]:
+            stranger.send(bytes([byte]))
+            time.sleep(0.05)
+            if stranger.is_closed():
+                break
+        return [time.monotonic() - since]
+
+
+@promise("peers")
+def half_a_frame_is_waited_for_for_two_seconds(scene: Scene) -> None:
+    def is_waited_for(who: str, listened_to: Callable[[Target], list[float]]) -> None:
+        for _ in range(3):  # it is for kelpd to close in time, and for this machine to show it
+            took = listened_to(one)
+            expect(min(took) >= HANDSHAKE_S - 0.2, f"a {who} stranger was listened to for {min(took):.1f} s")
+            if max(took) <= HANDSHAKE_S + SEEN_S:
+                return
+        raise Broken(f"three times a {who} stranger was listened to for longer than it may be, now for {max(took):.1f} s")
+
+    with target(scene) as one:
+        is_waited_for("silent", silent_strangers)
         one.has_logged(TOO_SLOW)
-        # Who says a byte now and then has no more.
-        with one.connect() as stranger:
-            since = time.monotonic()
-            for byte in greeting[:100]:
-                stranger.send(bytes([byte]))
-                time.sleep(0.05)
-                if stranger.is_closed():
-                    break
-            took = time.monotonic() - since
-            expect(HANDSHAKE_S - 0.2 <= took <= HANDSHAKE_S + LATE_S, f"a slow stranger was listened to for {took:.1f} s")
+        is_waited_for("slow", slow_stranger)
 
 
 @promise("peers")
@@ -232,7 +251,10 @@ def strangers_by_the_thousand_are_let_go_and_gateways_are_let_in(scene: Scene) -
 def of_five_hundred_silent_strangers_sixty_four_are_listened_to_for_two_seconds(scene: Scene) -> None:
     with target(scene) as one, contextlib.ExitStack() as stack:
         began = time.monotonic()
-        strangers = [stack.enter_context(one.connect()) for _ in range(500)]
+        strangers: list[wire.Connection] = []
+        while len(strangers) < 500:
+            strangers += [stack.enter_context(one.connect()) for _ in range(BATCH)]
+            time.sleep(0.02)  # a SYN beyond the backlog would be sent anew a second later
         opened = time.monotonic()
         wait_for("the others to be closed", lambda: sum(not each.is_closed() for each in strangers) <= MOST_STRANGERS,
                  one.kelpd, 1.5)

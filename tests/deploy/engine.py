@@ -140,7 +140,7 @@ class Engine:
         # With the first process of the PID namespace everything in it ends.
         self.child.process.kill()
         self.child.process.wait()
-        process.wait_until("the control groups to be empty", self._remove_groups, [], 10)
+        process.wait_until("the control groups to be empty", self._remove_groups, [], 30)
         self.lock.close()
 
     def _remove_groups(self) -> bool:
@@ -199,7 +199,13 @@ class Engine:
 
     def build(self, tag: str, dockerfile: Path, context: Path, arguments: Mapping[str, str] | None = None) -> None:
         words = [word for key, value in (arguments or {}).items() for word in ("--build-arg", f"{key}={value}")]
-        self.docker("build", "--network=host", "--tag", tag, *words, "--file", dockerfile, context, timeout_s=600)
+        for attempts_left in (2, 1, 0):  # it fetches packages, which may fail
+            try:
+                self.docker("build", "--network=host", "--tag", tag, *words, "--file", dockerfile, context, timeout_s=600)
+                return
+            except process.LabError:
+                if not attempts_left:
+                    raise
 
     def import_base(self, system: Path) -> None:
         """The image BASE, once."""

@@ -14,13 +14,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from verbs_lab import ADDRESS, RDMA_PORT, VerbsLab
+from verbs_lab import ADDRESS, PATIENCE_S, RDMA_PORT, VerbsLab
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "fixture_rows"))
 import run as fixture_rows  # noqa: E402
 from kelplab import daemon, process, weed  # noqa: E402
-from peer_faults import Held, LateReader, is_right, stands_still  # noqa: E402
+from peer_faults import Held, LateReader, grown, is_right, settled  # noqa: E402
+from peers import stands_still  # noqa: E402
 
 SLOTS = 64
 DEADLINE_MS = 4000  # three ways, the last of which is HTTP through an emulated CPU
@@ -59,6 +60,7 @@ def rows(programs: Path, binary: Path, home: Path, fixtures: Path, flags: list[s
             finally:
                 abi.close()
             fixture_rows.check_rows(gateway, programs, manifest, view, check, kelpctl=False)
+            check.expect_few_by_another_way()
     wrong = [f"{fixtures.name}: {one}" for one in check.wrong]
     if check.counts["by verbs"] == 0 or check.counts["rows"] != len(manifest):
         wrong.append(f"{fixtures.name}: {dict(check.counts)}")
@@ -272,10 +274,17 @@ class VerbsScenes(VerbsLab):
             self.expect("other privileges" in said[0]["why"], f"a post after a change of user: {said}")
             self._half_open(reader)
             self._many(known)
-            ends = reader.read(0, len(self.objects), 20_000)
+            ends = self._beside(reader)
             self.expect(is_right(ends, "ok verbs"), f"beside strangers: {ends}")
             log = target.log.read_text()
             self.expect("a peer was refused an RDMA connection" in log, "the log does not tell of refused peers")
+
+    def _beside(self, reader: LateReader) -> dict[str, Any]:
+        """Every object; once more if all are right and some came another way: one that stands still may lose a connection."""
+        ends = reader.read(0, len(self.objects), 20_000)
+        if is_right(ends, "ok tcp", "ok http", "ok verbs") and not is_right(ends, "ok verbs"):
+            return reader.read(0, len(self.objects), 20_000)
+        return ends
 
     def _half_open(self, reader: LateReader) -> None:
         """More half-open connections than are listened to."""
@@ -283,7 +292,7 @@ class VerbsScenes(VerbsLab):
         with subprocess.Popen(list(map(str, argv)), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
             assert holder.stdin and holder.stdout
             said = [json.loads(holder.stdout.readline()) for _ in range(80)]
-            ends = reader.read(0, len(self.objects), 20_000)
+            ends = self._beside(reader)
             self.expect(is_right(ends, "ok verbs"), f"beside half-open connections: {ends}")
             holder.stdin.close()
         refused = [one["why"] for one in said if not one["connected"]]
@@ -309,11 +318,11 @@ class VerbsScenes(VerbsLab):
             self._load(gateway, self.requests // 10)
             before = self._held(target, gateway)
             self._load(gateway, self.requests)
-            self._judge("requests", before, self._held(target, gateway))
+            self._judge("requests", before, self._held(target, gateway, before))
             self._connect(16)
             before = self._held(target, gateway)
             self._connect(self.reconnects)
-            self._judge("connections", before, self._held(target, gateway))
+            self._judge("connections", before, self._held(target, gateway, before))
 
     def _load(self, gateway: daemon.Daemon, count: int) -> None:
         fids = self.home / "small"
@@ -322,7 +331,9 @@ class VerbsScenes(VerbsLab):
         done = gateway.kelpctl("--json", "loadgen", "--fids", str(fids), "--depth", "32", "--size", "32768", "--duration", "600",
                                "--count", str(count), timeout_s=600)
         said = json.loads(done.stdout)
-        self.expect(set(said["paths"]) == {"verbs"} and set(said["statuses"]) == {"ok"}, f"requests: {said}")
+        # Once a minute where a volume is gets asked anew, over HTTP.
+        by_verbs = said["paths"].get("verbs", 0) >= 0.99 * said["requests"] - 32
+        self.expect(by_verbs and set(said["statuses"]) == {"ok"}, f"requests: {said}")
         after = self.rnr_and_retries()
         moved = {name: after[name] - before[name] for name in after}
         self.figures[f"{count} requests"] = {"per second": round(said["requests_per_s"]), **moved}
@@ -337,16 +348,21 @@ class VerbsScenes(VerbsLab):
             said = self.stranger("read", min(8, count - at), small.fid, body, keys=known)
             self.expect(all(one == {"connected": True, "why": ""} for one in said), f"connections: {said}")
 
-    def _held(self, target: daemon.Daemon, gateway: daemon.Daemon) -> dict[str, Any]:
+    def _held(self, target: daemon.Daemon, gateway: daemon.Daemon, before: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Once it stands still, or is no more than `before`."""
         process.wait_until("one connection to be left", lambda: len(self.peers(target)) == 1, [target.child], 30)
         time.sleep(1)
         ports = {server.port for server in (*self.cluster.masters, *self.cluster.volume_servers)}
-        return {"gateway": Held.by(gateway, ports), "target": Held.by(target, ports), "adapter": self.resources()}
+
+        def look() -> dict[str, Any]:
+            return {"gateway": Held.by(gateway, ports), "target": Held.by(target, ports), "adapter": self.resources()}
+
+        return settled(look, before and (lambda now: now["adapter"] == before["adapter"] and not grown(before, now)), 30)
 
     def _judge(self, name: str, before: dict[str, Any], after: dict[str, Any]) -> None:
         self.figures[f"growth, {name}"] = {who: [str(before[who]), str(after[who])] for who in before}
-        for kelpd in ("gateway", "target"):
-            self.expect(not after[kelpd].is_more_than(before[kelpd]), f"{name}: {before[kelpd]} became {after[kelpd]}")
+        for kelpd in grown(before, after):
+            self.expect(False, f"{name}: {before[kelpd]} became {after[kelpd]}")
         self.expect(after["adapter"] == before["adapter"], f"{name}: {before['adapter']} became {after['adapter']}")
 
     # ---- privileges
@@ -380,4 +396,5 @@ class VerbsScenes(VerbsLab):
         with target, gateway, self.late_reader(gateway, len(self.objects)) as reader:
             self.serving(target)
             self.wait_path(gateway, reader, "tcp")
-            self.expect("RLIMIT_MEMLOCK is 1048576 bytes" in gateway.log.read_text(), "the log does not tell of the limit")
+            told = "RLIMIT_MEMLOCK is 1048576 bytes"
+            process.wait_until("a word of the limit", lambda: told in gateway.log.read_text(), [gateway.child], PATIENCE_S)

@@ -155,13 +155,17 @@ def the_hdr_log_holds_every_read(bench: Bench) -> None:
     expect(lines and sum(decode_counts(line.split(",")[-1]) for line in lines) == kelp["reads"] == 5000, f"{log.read_text()}")
 
 
+def clients(kelpd: daemon.Daemon) -> int:
+    return json.loads(kelpd.kelpctl("--json", "health").stdout)["clients"]
+
+
 def an_interrupted_run_tells_what_it_has(bench: Bench) -> None:
+    process.wait_until("those before to be gone", lambda: clients(bench.kelpd) == 0, [bench.kelpd.child])
     running = subprocess.Popen(bench.argv("--json", "--fids", bench.fids, "--duration", "60", "--warm-up", "0"),
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         # Attached, and so measuring: what is sent before would end it without results.
-        process.wait_until("kelp-bench to attach",
-                           lambda: json.loads(bench.kelpd.kelpctl("--json", "health").stdout)["clients"] > 0, [])
+        process.wait_until("kelp-bench to attach", lambda: clients(bench.kelpd) > 0, [])
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=30)
     finally:

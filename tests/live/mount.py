@@ -65,7 +65,7 @@ class Reader(threading.Thread):
 
 def stats(sidecar: str) -> dict[str, Any]:
     status, body = weed_server.http_call("GET", f"{sidecar}/stats", timeout_s=5)
-    return json.loads(body) if status == 200 else {"total_reads": -1, "temp_files": -1}
+    return json.loads(body) if status == 200 else {"total_reads": 0, "temp_files": 0}
 
 
 class Scene:
@@ -133,6 +133,7 @@ class Scene:
         while_dead = sum(reader.reads for reader in readers) - before_kill
         with self.kelpd(sidecar, temp_dir) as second:
             second.wait_serving(file.vid for file in self.cluster.volume_files())
+            process.wait_until("the mount to read by it", lambda: stats(sidecar)["total_reads"] > 0, [second.child], 20)
             time.sleep(2)
             again = stats(sidecar)["total_reads"]
             for reader in readers:

@@ -22,20 +22,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import gateway_lab as lab  # noqa: E402
 import verdict  # noqa: E402
 from kelplab import daemon, load, process, weed  # noqa: E402
-from peers import Peers  # noqa: E402
+from peers import Peers, stands_still  # noqa: E402
 from relay import Relay  # noqa: E402
 
 SLOTS = 64           # requests a connection has in flight at most
 GATEWAYS = 4         # so 256 together
+MANY = 200           # of those
 DEADLINE_MS = 2000
 ENDS_WITHIN = 1.2    # deadlines
 SILENCE_S = 0.6      # a link is given up after a second more than it was waited for
@@ -44,7 +45,7 @@ BUFFERS = 512
 PORTS = 20
 # What has lasted for two seconds is connected again a tenth of a second after its end.
 PERIOD_S = 2.3
-RATE = 300
+RATE = 100  # of 178 buffers enough are free for a second in which nothing is answered
 # What the allocator may keep of what it was given.
 SLACK, SLACK_KIB = 0.02, 1024
 
@@ -75,13 +76,40 @@ class Held:
         proc = Path(f"/proc/{kelpd.child.pid}")
         status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
         inodes = connected_to(weed_ports)
-        descriptors = [os.readlink(entry) for entry in (proc / "fd").iterdir()]
+        descriptors = [name for entry in (proc / "fd").iterdir() if (name := link_of(entry))]
         return Held(int(status["VmRSS"].split()[0]), sum(name not in inodes for name in descriptors), int(status["Threads"]))
 
     def is_more_than(self, before: Held) -> bool:
         grown_kib = self.rss_kib - before.rss_kib
         return (grown_kib > max(SLACK_KIB, SLACK * before.rss_kib) or self.descriptors != before.descriptors
                 or self.threads != before.threads)
+
+
+def grown(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Which of those that are Held have more than before."""
+    return [name for name, held in before.items() if isinstance(held, Held) and after[name].is_more_than(held)]
+
+
+T = TypeVar("T")
+
+
+def settled(look: Callable[[], T], is_fine: Callable[[T], bool] | None, patience_s: float) -> T:
+    """What is seen once it is fine, or else once two looks agree; what is seen last, when the patience is over. kelpd holds a
+    descriptor more for as long as it looks through its directories."""
+    give_up = time.monotonic() + patience_s
+    last, now = None, look()
+    while not (is_fine(now) if is_fine else now == last) and time.monotonic() < give_up:
+        time.sleep(0.2)
+        last, now = now, look()
+    return now
+
+
+def link_of(entry: Path) -> str:
+    """Empty where it has gone meanwhile."""
+    try:
+        return os.readlink(entry)
+    except FileNotFoundError:
+        return ""
 
 
 def connected_to(ports: set[int]) -> set[str]:
@@ -143,12 +171,6 @@ class LateReader:
         return json.loads(line)
 
 
-def stands_still(pid: int) -> bool:
-    """Every thread has been stopped: one that runs when the signal comes goes on for a moment."""
-    states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{pid}/task").iterdir()]
-    return all(state == "T" for state in states)
-
-
 def is_right(ends: dict[str, Any], *ways: str) -> bool:
     return ends["wrong"] == 0 and ends["changed"] == 0 and set(ends["ends"]) <= set(ways)
 
@@ -185,7 +207,12 @@ class PeerFaults(Peers):
             # With HTTP first: after a stop its breaker lets reads through one by one for some seconds.
             for http, kills in itertools.product((True, False), (True, False)):
                 name = f"target {'killed' if kills else 'stopped'}, HTTP {'alive' if http else 'stopped'}"
-                rounds = [self._kill(gateways, readers, kills, http) for _ in range(self.extent.kills)]
+                rounds = []
+                for _ in range(self.extent.kills):
+                    for _ in range(3):  # a round in which few are under way does not count
+                        rounds.append(self._kill(gateways, readers, kills, http))
+                        if rounds[-1]["in flight over TCP"] >= MANY:
+                            break
                 self._judge_kills(name, http, rounds)
 
     def _kill(self, gateways: Sequence[daemon.Daemon], readers: Sequence[LateReader], kills: bool,
@@ -226,10 +253,11 @@ class PeerFaults(Peers):
         ways: collections.Counter[str] = sum((each["ends"] for each in rounds), collections.Counter())
         figures = {key: sum(each[key] for each in rounds) for key in ("wrong", "changed", "held")}
         longest = max(each["longest / deadline"] for each in rounds)
-        fewest = min(each["in flight over TCP"] for each in rounds)
-        self.figures[name] = {"rounds": len(rounds), "in flight over TCP, fewest": fewest, "ends": dict(ways), **figures,
+        in_flight = [each["in flight over TCP"] for each in rounds]
+        self.figures[name] = {"rounds": len(rounds), "in flight over TCP": in_flight, "ends": dict(ways), **figures,
                               "longest / deadline": round(longest, 3)}
-        self.expect(fewest >= 200, f"{name}: only {fewest} reads were in flight over TCP")
+        self.expect(sum(each >= MANY for each in in_flight) == self.extent.kills,
+                    f"{name}: {self.extent.kills} rounds were to have {MANY} reads in flight over TCP: {in_flight}")
         self.expect(longest <= ENDS_WITHIN, f"{name}: a read ended at {longest:.2f} of its deadline")
         self.expect(figures["wrong"] == figures["changed"] == 0, f"{name}: {figures}")
         failed = {way: count for way, count in ways.items() if not way.startswith("ok ")}
@@ -319,18 +347,21 @@ class PeerFaults(Peers):
         options = ("--depth", SLOTS // 2, "--warm-up", 0, "--sleep", "--count")
         bench.run(*options, max(SHORT.requests, self.extent.requests // 10))  # what is allocated once is allocated here
         before = self._at_rest(target, gateway)
-        said = bench.run(*options, self.extent.requests)
-        paths = said["kelp"]["paths"]
-        self.expect(set(paths) == {"tcp"}, f"requests by these paths: {paths}")
-        self._judge_growth("requests", before, self._at_rest(target, gateway), said["kelp"])
+        said = bench.run(*options, self.extent.requests)["kelp"]
+        # Where a volume is gets asked anew now and then, over HTTP.
+        self.expect(said["paths"].get("tcp", 0) >= 0.99 * self.extent.requests - SLOTS // 2 and not said["errors"],
+                    f"requests by these paths: {said['paths']}, errors: {said['errors']}")
+        self._judge_growth("requests", before, self._at_rest(target, gateway, before), said)
 
     def _many_connections(self, target: daemon.Daemon, gateway: daemon.Daemon, relay: Relay) -> None:
         self._reset(gateway, relay, PORTS * 2)
-        before = self._all_new(target, gateway, relay)
+        self._all_new(gateway, relay)
+        before = self._at_rest(target, gateway)
         counts = replace(relay.counts)
         verdict = self._reset(gateway, relay, self.extent.connections)
         counts = replace(relay.counts, ended=relay.counts.ended - counts.ended, cut_off=relay.counts.cut_off - counts.cut_off)
-        after = self._all_new(target, gateway, relay)
+        self._all_new(gateway, relay)
+        after = self._at_rest(target, gateway, before)
         self._judge_growth("connections", before, after, {"reset": counts.ended, "reads": asdict(verdict),
                                                           "requests cut off": counts.cut_off})
         self.broken += verdict.complaints("reads while connections are reset")
@@ -354,7 +385,7 @@ class PeerFaults(Peers):
             time.sleep(1)
         return lab.judge(steady.reads())
 
-    def _all_new(self, target: daemon.Daemon, gateway: daemon.Daemon, relay: Relay) -> dict[str, Held]:
+    def _all_new(self, gateway: daemon.Daemon, relay: Relay) -> None:
         """With connections nobody has read by: their memory is touched as it is used."""
         time.sleep(PERIOD_S)
         for port in range(PORTS):
@@ -362,21 +393,24 @@ class PeerFaults(Peers):
         process.wait_until("connections to be up again",
                            lambda: len(relay.pairs) == PORTS and all(peer["state"] == "up" for peer in self.peers(gateway)),
                            [gateway.child])
-        return self._at_rest(target, gateway)
 
-    def _at_rest(self, target: daemon.Daemon, gateway: daemon.Daemon) -> dict[str, Held]:
+    def _at_rest(self, target: daemon.Daemon, gateway: daemon.Daemon, before: dict[str, Held] | None = None) -> dict[str, Held]:
+        """What they hold once that stands still, or is no more than `before`."""
         process.wait_until("nothing to be in flight", lambda: not gateway.control("/clients")["clients"]
                            and gateway.control("/stats")["gateway"]["counters"]["in_flight"] == 0, [gateway.child])
         time.sleep(0.5)
         ports = {server.port for server in (*self.cluster.masters, *self.cluster.volume_servers)}
-        return {"gateway": Held.by(gateway, ports), "target": Held.by(target, ports)}
+
+        def look() -> dict[str, Held]:
+            return {"gateway": Held.by(gateway, ports), "target": Held.by(target, ports)}
+
+        return settled(look, before and (lambda now: not grown(before, now)), 10)
 
     def _judge_growth(self, name: str, before: dict[str, Held], after: dict[str, Held], figures: dict[str, Any]) -> None:
         held = {kelpd: {"before": asdict(before[kelpd]), "after": asdict(after[kelpd])} for kelpd in before}
         self.figures[name] = figures | held
-        for kelpd in before:
-            self.expect(not after[kelpd].is_more_than(before[kelpd]),
-                        f"{name}: the {kelpd} had {before[kelpd]} before, {after[kelpd]} after")
+        for kelpd in grown(before, after):
+            self.expect(False, f"{name}: the {kelpd} had {before[kelpd]} before, {after[kelpd]} after")
 
 
 SCENES = {"killed": PeerFaults.killed, "late": PeerFaults.late, "growth": PeerFaults.growth}

@@ -40,7 +40,7 @@ def the_switches_of_kelpctl_are_those_of_the_daemon(scene: Scene) -> None:
         scene.config_file({"worker.spin_us": 3})
         done = kelpd.kelpctl("reload")
         expect(done.returncode == 0 and b"applied" in done.stdout and setting(kelpd, "worker.spin_us")["value"] == 3, f"reload: {done}")
-        expect(kelpd.kelpctl("clients").stdout == b"no clients\n", "there are clients")
+        wait_for("no clients", lambda: kelpd.kelpctl("clients").stdout == b"no clients\n", kelpd)
         expect(kelpd.kelpctl("drain").stdout == b"draining\n", "drain says something else")
         expect(kelpd.child.process.wait(15) == 0, "kelpd does not end")
 

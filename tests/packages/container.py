@@ -13,7 +13,7 @@ from pathlib import Path
 from kelplab import process
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 120  # an emulated one takes its time
+PATIENCE_S, PATIENCE_IN_GUEST_S = 120, 300  # an emulated one takes its time
 MACHINE = "kelp-packages"
 SYSTEM = ("systemd", "systemd-sysv", "dbus", "procps")
 
@@ -69,14 +69,17 @@ def debian_release() -> str:
 class Container:
     """A booted one, which sees `stage` as /stage."""
 
-    def __init__(self, child: process.Child, leader: int) -> None:
-        self.child, self.leader = child, leader
+    def __init__(self, child: process.Child, leader: int, patience_s: float) -> None:
+        self.child, self.leader, self.patience_s = child, leader, patience_s
 
-    def run(self, *words: str, timeout_s: float = PATIENCE_S, ok: bool = True) -> subprocess.CompletedProcess[bytes]:
-        """A command as root in it. With ok, one that fails is a LabError."""
-        done = subprocess.run(["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd",
-                               "--", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive",
-                               *words], stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
+    def run(self, *words: str, ok: bool = True) -> subprocess.CompletedProcess[bytes]:
+        """A command as root in it. One that takes longer than the patience is a LabError; with ok, one that fails, too."""
+        argv = ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd",
+                "--", "env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive", *words]
+        try:
+            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=self.patience_s, check=False)
+        except subprocess.TimeoutExpired:
+            raise process.LabError(f"{' '.join(words)} takes longer than {self.patience_s:.0f} s") from None
         if ok and done.returncode != 0:
             raise process.LabError(f"{' '.join(words)}: exit code {done.returncode}\n"
                                    f"{(done.stdout + done.stderr).decode(errors='replace')[-3000:]}")
@@ -85,16 +88,16 @@ class Container:
     def text(self, *words: str, ok: bool = True) -> str:
         return self.run(*words, ok=ok).stdout.decode().strip()
 
-    def wait(self, what: str, *words: str, answer: str = "", deadline_s: float = PATIENCE_S) -> None:
+    def wait(self, what: str, *words: str, answer: str = "", deadline_s: float | None = None) -> None:
         """Until the command succeeds and its answer has these words in it."""
         def probe() -> bool:
             done = self.run(*words, ok=False)
             return done.returncode == 0 and answer in done.stdout.decode()
-        process.wait_until(what, probe, [self.child], deadline_s)
+        process.wait_until(what, probe, [self.child], deadline_s or self.patience_s)
 
 
 @contextlib.contextmanager
-def booted(root: Path, stage: Path, log: Path, *options: str) -> Iterator[Container]:
+def booted(root: Path, stage: Path, log: Path, *options: str, patience_s: float = PATIENCE_S) -> Iterator[Container]:
     """`options` of systemd-nspawn say what it has of the host's: no network but loopback, or devices."""
     child = process.Child("systemd-nspawn", [
         "systemd-nspawn", "--quiet", f"--directory={root}", "--volatile=overlay", "--register=no", "--keep-unit",
@@ -107,8 +110,8 @@ def booted(root: Path, stage: Path, log: Path, *options: str) -> Iterator[Contai
             leaders[:] = [int(task) for task in tasks if name_of(task) == "systemd"]
             return bool(leaders)
 
-        process.wait_until("the container's systemd", leader, [child], PATIENCE_S)
-        container = Container(child, leaders[0])
+        process.wait_until("the container's systemd", leader, [child], patience_s)
+        container = Container(child, leaders[0], patience_s)
         container.wait("the container's units", "sh", "-c", "systemctl is-system-running | grep -E 'running|degraded'")
         yield container
     finally:

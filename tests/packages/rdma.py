@@ -56,7 +56,8 @@ def inside(home: Path, root: Path, packages: Sequence[Path]) -> int:
     say = process.Progress()
     say("starting the container")
     try:
-        with container.booted(root, home / "stage", Path("/tmp/container.log"), *OPTIONS) as host:
+        with container.booted(root, home / "stage", Path("/tmp/container.log"), *OPTIONS,
+                              patience_s=container.PATIENCE_IN_GUEST_S) as host:
             operator = whole.Operator(host, packages, [], say, ADDRESS)
             operator.rows = operator.rows[:3]
             with operator.told_of_failures():

@@ -41,7 +41,8 @@ MOST_EXPOSURE = 2.0
 OTHERS = ("/data", "/stage", "/proc", "/sys", "/dev/pts", "/dev/char", "/var/lib/dpkg", "/var/lib/apt", "/var/cache", "/var/log",
           "/run/log", "/run/systemd", "/run/udev", "/tmp/systemd-private-*", "/var/tmp/systemd-private-*")
 # Counters and numbers among the settings of the kernel.
-NO_SETTINGS = r"state|random|file-nr|inode-nr|dquot|ns_last_pid|count|cputime|pty\.nr|epoll|hostname|domain"
+NO_SETTINGS = (r"state|random|file-nr|inode-nr|dquot|ns_last_pid|count|cputime|pty\.nr|epoll|hostname|domain|"
+               r"perf_event_max_sample_rate|aio-nr")
 
 
 def snapshot(host: Container) -> dict[str, list[str]]:
@@ -67,6 +68,16 @@ def differences(before: dict[str, list[str]], after: dict[str, list[str]]) -> li
     return [f"{kind}: {line}" for kind in before
             for line in difflib.unified_diff(before[kind], after[kind], "before", "after", n=0, lineterm="") if line[0] in "+-"
             and not line.startswith(("+++", "---"))]
+
+
+def at_rest(host: Container) -> dict[str, list[str]]:
+    """A snapshot like the one 2 s before, or the last within 30 s: what starts with a host comes to an end."""
+    give_up = time.monotonic() + 30
+    last, now = None, snapshot(host)
+    while now != last and time.monotonic() < give_up:
+        time.sleep(2)
+        last, now = now, snapshot(host)
+    return now
 
 
 def in_the_end(before: dict[str, list[str]], host: Container) -> list[str]:
@@ -200,7 +211,10 @@ class Operator:
                 same = done.returncode == 0 and hashlib.sha256(done.stdout).hexdigest() == row["sha256"]
                 self.expect(same, f"{when}: {' '.join(words)} ({row['kind']}) ends with {done.returncode}, "
                                   f"{len(done.stdout)} bytes of {row['size']}: {done.stderr.decode(errors='replace')[-200:]}")
-            self.expect(self.way(row) == path, f"{when}: {row['fid']} came by {self.way(row)}, not {path}")
+            ways = [self.way(row)]
+            if ways[0] != path:  # now and then where a volume is gets asked anew, over HTTP
+                ways.append(self.way(row))
+            self.expect(path in ways, f"{when}: {row['fid']} came by {' and by '.join(ways)}, not {path}")
 
     def reload(self) -> None:
         self.host.run("sh", "-c", "printf '[daemon]\\nlog_level = \"debug\"\\n' >>/etc/kelp/gateway.toml")
@@ -281,7 +295,7 @@ def run(built: Path, binary: Path, home: Path, say: process.Progress) -> tuple[d
 
 def lifetime(operator: Operator) -> None:
     operator.step("weed", operator.weed)
-    before = snapshot(operator.host)
+    before = at_rest(operator.host)
     operator.step("install", operator.install)
     operator.step("configure", operator.configure)
     operator.step("start", operator.start)
