@@ -21,6 +21,7 @@ struct Connection {
   bool ending = false;       ///< the client has said that it sends no more
   bool refused = false;      ///< what it sent was not taken in to its end
   bool lingers = false;      ///< answered for good: what still comes is thrown away
+  bool queued = false;       ///< it has had its share of this turn: the next one goes on with it
 
   std::unique_ptr<Exchange> exchange;  ///< the request that is being answered
 

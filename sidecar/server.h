@@ -6,6 +6,7 @@
 //
 // A connection has one exchange at a time; later requests wait in its input or in the kernel. What
 // clients can make it hold is bounded: connections, a head each, and the slabs of Buffers.
+// So is what one connection gets done in a turn.
 // Whoever blocks the last slabs by not reading is closed for those who wait.
 #pragma once
 
@@ -59,6 +60,7 @@ class Server {
   int timeout_ms() const;
   void take_completions();
   void serve_waiting();
+  void serve_queued();
   void handle(const epoll_event& event);
   void keep_time();
 
@@ -73,11 +75,12 @@ class Server {
   void recycle(std::unique_ptr<Exchange> exchange);
 
   // server_requests.cc
-  /// All that can be done for it now: receives, answers, sends.
+  /// What can be done for it in one turn: receives, answers, sends.
   void pump(Connection& connection);
   bool next_request(Connection& connection);
   bool take_head(Connection& connection, std::span<char> bytes, std::size_t& used);
   bool drop_input(Connection& connection, std::size_t bytes);
+  void queue(Connection& connection);
   void drain(Connection& connection);
   void begin(Connection& connection, std::span<char> head);
   void refuse(Connection& connection, int status, std::string_view sentence);
@@ -114,6 +117,8 @@ class Server {
   std::vector<std::unique_ptr<Exchange>> spare_;
   std::vector<std::unique_ptr<Exchange>> orphans_;  // reads for those that are gone
   std::vector<std::uint32_t> answered_;
+  std::vector<std::uint64_t> queued_;   // ids of connections that the next turn goes on with
+  std::vector<std::uint64_t> serving_;  // those of this turn
   std::unique_ptr<char[]> received_;
   std::uint32_t open_ = 0;
   Clock::time_point now_ = Clock::now();

@@ -6,12 +6,17 @@
 #include <cerrno>
 #include <cstring>
 
+#include "sidecar/event_ids.h"
 #include "sidecar/read_params.h"
 #include "sidecar/server.h"
 
 namespace kelp::sidecar {
 namespace {
 
+/// Of one connection in one turn. Requests that need no worker are answered at once, and a client
+/// may send them without end.
+constexpr int kMostRequests = 32;
+constexpr int kMostDrained = 32;
 constexpr std::uint64_t kMostIterations = 10'000;
 constexpr std::uint32_t kUsualIterations = 10;
 constexpr std::uint32_t kUsualSize = 4096;
@@ -35,7 +40,8 @@ bool is_plain(std::string_view text) {
 }  // namespace
 
 void Server::pump(Connection& connection) {
-  while (true) {
+  if (connection.queued) return;  // soon
+  for (int answered = 0; answered < kMostRequests;) {
     if (connection.lingers) return drain(connection);
     if (connection.exchange == nullptr) {
       if (!next_request(connection)) return;
@@ -46,7 +52,10 @@ void Server::pump(Connection& connection) {
     const bool keep = connection.exchange->keep_alive && !draining_;
     const bool refused = connection.refused;
     finish(connection);
-    if (keep) continue;
+    if (keep) {
+      ++answered;
+      continue;
+    }
     if (!refused) return close(connection);
     // An end with bytes unread would be a reset, which takes the answer with it.
     ::shutdown(connection.socket.get(), SHUT_WR);
@@ -55,6 +64,13 @@ void Server::pump(Connection& connection) {
     connection.input = std::string();
     connection.window_bytes = 0;
   }
+  queue(connection);
+}
+
+/// The next turn goes on with it. It has no event to wait for.
+void Server::queue(Connection& connection) {
+  connection.queued = true;
+  queued_.push_back(connection_id(connection.index, connection.generation));
 }
 
 void Server::finish(Connection& connection) {
@@ -133,7 +149,8 @@ bool Server::take_head(Connection& connection, std::span<char> bytes, std::size_
 }
 
 void Server::drain(Connection& connection) {
-  while (connection.readable) {
+  for (int i = 0; i < kMostDrained; ++i) {
+    if (!connection.readable) return;
     const ssize_t got = ::recv(connection.socket.get(), received_.get(), kReceiveBytes, 0);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -143,6 +160,7 @@ void Server::drain(Connection& connection) {
     connection.window_bytes += got > 0 ? static_cast<std::uint64_t>(got) : 0;
     if (got <= 0 || connection.window_bytes > kMostLingerBytes) return close(connection);
   }
+  queue(connection);
 }
 
 // ---- judging --------------------------------------------------------------------------------

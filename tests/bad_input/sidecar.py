@@ -15,6 +15,7 @@ import random
 import resource
 import socket
 import statistics
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,17 +100,63 @@ def answers(talk: socket.socket) -> Iterator[tuple[int, dict[str, str], bytes]]:
 
 
 @contextlib.contextmanager
-def target(scene: Scene, **settings: object) -> Iterator[Target]:
+def ending_target(scene: Scene, settings: dict[str, object] | None = None, row: dict[str, Any] | None = None,
+                  volumes: Path | None = None) -> Iterator[Target]:
+    """One that may have ended by itself at the end, with exit code 0."""
     port = process.free_ports(1)[0]
-    mine = {"sidecar.listen": f"127.0.0.1:{port}"} | {f"sidecar.{key}": value for key, value in settings.items()}
-    with scene.kelpd(scene.volumes(), settings=mine) as kelpd:
-        row = plain_row(scene)
-        kelpd.wait_serving([1])
+    mine = {"sidecar.listen": f"127.0.0.1:{port}"} | (settings or {})
+    with scene.kelpd(volumes or scene.volumes(), settings=mine) as kelpd:
+        row = row or plain_row(scene)
+        kelpd.wait_serving([row["volume"]])
         one = Target(kelpd, port, row)
         wait_for("/health", lambda: one.get("/health")[0] == 200, kelpd)
         yield one
+
+
+@contextlib.contextmanager
+def target(scene: Scene, **settings: object) -> Iterator[Target]:
+    with ending_target(scene, {f"sidecar.{key}": value for key, value in settings.items()}) as one:
+        yield one
         one.serves()
-        is_alive(kelpd)
+        is_alive(one.kelpd)
+
+
+@contextlib.contextmanager
+def flooded(one: Target, raw: bytes, count: int) -> Iterator[list[int]]:
+    """By clients that send this again and again, and take all that comes: so many bytes each."""
+    taken = [0] * count
+
+    def send(talk: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                talk.sendall(raw)
+
+    def take(talk: socket.socket, number: int) -> None:
+        with contextlib.suppress(OSError):
+            while got := len(talk.recv(1 << 20)):
+                taken[number] += got
+
+    talks = []
+    for _ in range(count):
+        talk = socket.socket()
+        # As on a network: in the segments of loopback requests come by lots, with gaps in between.
+        talk.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+        talk.connect(("127.0.0.1", one.port))
+        talks.append(talk)
+    threads = [threading.Thread(target=send, args=(talk,)) for talk in talks]
+    threads += [threading.Thread(target=take, args=(talk, number)) for number, talk in enumerate(talks)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield taken
+    finally:
+        for talk in talks:
+            with contextlib.suppress(OSError):
+                talk.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        for talk in talks:
+            talk.close()
 
 
 class Turns:
@@ -301,6 +348,25 @@ def those_that_do_not_read_their_answers_hold_nobody_up(scene: Scene) -> None:
         turns.expect_at_most(2)
         expect(grown < 80 << 10, f"kelpd has grown by {grown} KiB")
         expect(shed > 0, "400 clients hold more slabs than there are, and none was closed for others")
+
+
+@promise("sidecar")
+def those_that_send_requests_without_end_leave_others_their_turns_and_kelpd_its_end(scene: Scene) -> None:
+    with ending_target(scene) as one:
+        requests = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+        with flooded(one, requests, 3) as taken:
+            wait_for("the flood", lambda: min(taken) > 1 << 20, one.kelpd, 60)
+            began = time.monotonic()
+            for _ in range(20):
+                one.serves()
+            served_s = time.monotonic() - began
+            began = time.monotonic()
+            code = one.kelpd.child.stop(30)
+            took_s = time.monotonic() - began
+        print(f"     20 answers beside the flood in {served_s:.2f} s, the end in {took_s:.2f} s")
+        expect(served_s < 15, f"20 answers beside the flood take {served_s:.1f} s")
+        expect(code == 0, f"kelpd ends with {code} in a flood")
+        expect(took_s < 12, f"kelpd takes {took_s:.1f} s to end in a flood")
 
 
 @promise("sidecar")
