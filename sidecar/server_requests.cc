@@ -17,6 +17,8 @@ namespace {
 /// may send them without end.
 constexpr int kMostRequests = 32;
 constexpr int kMostDrained = 32;
+/// In front of a request. What is left over from the one before is one or two.
+constexpr std::size_t kMostEmptyLines = 8;
 constexpr std::uint64_t kMostIterations = 10'000;
 constexpr std::uint32_t kUsualIterations = 10;
 constexpr std::uint32_t kUsualSize = 4096;
@@ -132,6 +134,12 @@ bool Server::take_head(Connection& connection, std::span<char> bytes, std::size_
   std::span<char> rest = bytes;
   while (rest.size() >= 2 && rest[0] == '\r' && rest[1] == '\n') rest = rest.subspan(2);
   const std::size_t skipped = bytes.size() - rest.size();
+  // They stay in the input until a head comes, so that its time runs from the first of them.
+  if (skipped > 2 * kMostEmptyLines) {
+    used = bytes.size();
+    refuse(connection, 400, "there are too many empty lines in front of the request");
+    return true;
+  }
   const std::size_t searched = connection.searched > skipped ? connection.searched - skipped : 0;
   const std::size_t length = find_head_end({rest.data(), rest.size()}, searched);
   if (length == 0 ? rest.size() >= kMostHeadBytes : length > kMostHeadBytes) {

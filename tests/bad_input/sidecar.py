@@ -270,6 +270,31 @@ def heads_without_end_are_refused_and_take_no_memory(scene: Scene) -> None:
 
 
 @promise("sidecar")
+def empty_lines_without_end_are_refused_and_take_no_memory(scene: Scene) -> None:
+    with target(scene) as one:
+        one.serves()
+        before = one.rss_kib()
+        get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        said = one.say((b"\r\n\r\n" + get) * 3)
+        expect([answer[0] for answer in said] == [200] * 3, f"two empty lines in front: {[answer[0] for answer in said]}")
+        for count in (20, 1 << 23):
+            said = one.say(b"\r\n" * count)
+            expect(len(said) == 1 and said[0][0] == 400, f"{count} empty lines: {[answer[0] for answer in said]}")
+            expect("empty lines" in json.loads(said[0][2])["error"], f"{count} empty lines: {said[0][2]!r}")
+        with one.connect() as talk:  # one after the other
+            with contextlib.suppress(OSError):
+                for _ in range(100):
+                    talk.sendall(b"\r\n")
+                    time.sleep(0.01)
+            expect([answer[0] for answer in answers(talk)] == [400], "trickled empty lines are not refused")
+        with flooded(one, b"\r\n" * 30_000, 3):
+            for _ in range(20):
+                one.serves()
+        grown = one.rss_kib() - before
+        expect(grown < 8 << 10, f"kelpd has grown by {grown} KiB")
+
+
+@promise("sidecar")
 def files_that_are_not_ours_are_not_cleaned_up(scene: Scene) -> None:
     with target(scene) as one:
         victim = scene.home / "victim"
