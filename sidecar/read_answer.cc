@@ -350,6 +350,8 @@ void Reads::read_ahead(Exchange& exchange) {
   Piece& now = exchange.pieces[exchange.sending];
   Piece& ahead = exchange.pieces[which];
   if (ahead.reading || ahead.ready || exchange.next_read == exchange.end) return;
+  // A second slab is for those that have none, where somebody waits.
+  if (!waiting_.empty() && (now.ready || now.reading)) return;
   if (!ring_.has_room(2) || !make_room(ahead, Buffers::kMiddle)) {
     // While a piece is on its way there is time.
     if (!now.ready && !now.reading && !exchange.waits) wait(exchange);
@@ -399,7 +401,8 @@ void Reads::piece_sent(Exchange& exchange) {
   piece.ready = false;
   Piece& other = exchange.pieces[1 - exchange.sending];
   if (exchange.body_left == 0) return;
-  if (piece.slab->bytes < Buffers::kMiddle) {
+  const bool wanted = !waiting_.empty() && (other.reading || other.ready);
+  if (wanted || piece.slab->bytes < Buffers::kMiddle) {
     ring_.buffers()->give(std::exchange(piece.slab, nullptr));
   }
   if (other.reading || other.ready) {

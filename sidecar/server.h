@@ -7,7 +7,7 @@
 // A connection has one exchange at a time; later requests wait in its input or in the kernel. What
 // clients can make it hold is bounded: connections, a head each, and the slabs of Buffers.
 // So is what one connection gets done in a turn.
-// Whoever blocks the last slabs by not reading is closed for those who wait.
+// Whoever holds slabs and takes next to nothing is closed for those who wait.
 #pragma once
 
 #include <sys/epoll.h>
@@ -72,6 +72,7 @@ class Server {
   void close_idle();
   void close_slow_ones(Clock::time_point now);
   void shed_blocked(Clock::time_point now);
+  static std::int64_t taken(const Connection& connection);
   void recycle(std::unique_ptr<Exchange> exchange);
 
   // server_requests.cc
@@ -123,6 +124,7 @@ class Server {
   std::uint32_t open_ = 0;
   Clock::time_point now_ = Clock::now();
   Clock::time_point next_look_{};
+  Clock::time_point next_shed_{};
   Clock::time_point next_attach_{};
   Clock::time_point listeners_pause_end_{};
   bool listeners_paused_ = false;

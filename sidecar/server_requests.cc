@@ -64,7 +64,7 @@ void Server::pump(Connection& connection) {
     connection.lingers = true;
     connection.readable = true;
     connection.input = std::string();
-    connection.window_bytes = 0;
+    connection.swallowed = 0;
   }
   queue(connection);
 }
@@ -165,8 +165,8 @@ void Server::drain(Connection& connection) {
       connection.readable = false;
       return;
     }
-    connection.window_bytes += got > 0 ? static_cast<std::uint64_t>(got) : 0;
-    if (got <= 0 || connection.window_bytes > kMostLingerBytes) return close(connection);
+    connection.swallowed += got > 0 ? static_cast<std::uint64_t>(got) : 0;
+    if (got <= 0 || connection.swallowed > kMostLingerBytes) return close(connection);
   }
   queue(connection);
 }
@@ -360,8 +360,8 @@ bool Server::send(Connection& connection) {
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       if (!connection.blocked) {
         connection.blocked = true;
-        connection.window_start = now_;
-        connection.window_bytes = 0;
+        connection.window_start = connection.progress_at = now_;
+        connection.window_taken = connection.progress_taken = taken(connection);
       }
       return false;
     }
@@ -380,7 +380,7 @@ bool Server::send(Connection& connection) {
 
 void Server::count_sent(Connection& connection, std::size_t bytes) {
   Exchange& exchange = *connection.exchange;
-  connection.window_bytes += bytes;
+  connection.sent += bytes;
   const auto of_head = std::min<std::size_t>(bytes, exchange.head_bytes - exchange.head_sent);
   exchange.head_sent += static_cast<std::uint32_t>(of_head);
   bytes -= of_head;

@@ -13,8 +13,10 @@ import json
 import os
 import random
 import resource
+import selectors
 import socket
 import statistics
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -22,9 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import wire
 from scene import Scene, Skipped, daemon, expect, is_alive, plain_row, process, promise, wait_for
 
 HEAD_LIMIT = 16 * 1024
+LARGE = 6 << 20
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,19 @@ def ending_target(scene: Scene, settings: dict[str, object] | None = None, row: 
         one = Target(kelpd, port, row)
         wait_for("/health", lambda: one.get("/health")[0] == 200, kelpd)
         yield one
+
+
+def large_needle(scene: Scene) -> tuple[Path, dict[str, Any]]:
+    """Volumes with one more, number 60, that has a needle of many pieces; and what is known of that."""
+    folder = scene.volumes("with-a-large-one")
+    data = random.Random(scene.seed).randbytes(LARGE)
+    body = struct.pack(">I", len(data)) + data + bytes(1)
+    record = struct.pack(">IQi", 0x1234, 1, len(body)) + body + struct.pack(">IQ", wire.crc32c(data), 1_700_000_000 * 10**9)
+    record += bytes(8 - len(record) % 8)
+    (folder / "60.dat").write_bytes(struct.pack(">B7x", 3) + record)
+    (folder / "60.idx").write_bytes(struct.pack(">QIBi", 1, 1, 0, len(body)))
+    (folder / "60.vif").write_text('{"bytesOffset": 5}')
+    return folder, {"fid": "60,0100001234", "volume": 60, "size": LARGE, "sha256": hashlib.sha256(data).hexdigest()}
 
 
 @contextlib.contextmanager
@@ -373,6 +390,59 @@ def those_that_do_not_read_their_answers_hold_nobody_up(scene: Scene) -> None:
         turns.expect_at_most(2)
         expect(grown < 80 << 10, f"kelpd has grown by {grown} KiB")
         expect(shed > 0, "400 clients hold more slabs than there are, and none was closed for others")
+
+
+def taken_steadily(one: Target, count: int, bytes_per_s: int) -> tuple[list[bytes], float]:
+    """What came to so many clients, each of which takes its answer at this rate; and the longest that they all paused."""
+    get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    got = [bytearray() for _ in range(count)]
+    with contextlib.ExitStack() as held:
+        left: dict[int, socket.socket] = {}
+        for number in range(count):
+            talk = socket.socket()
+            held.enter_context(talk)
+            talk.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 << 10)
+            talk.connect(("127.0.0.1", one.port))
+            talk.sendall(get)
+            talk.setblocking(False)
+            left[number] = talk
+        began = last = time.monotonic()
+        longest = 0.0
+        while left and last - began < 60:
+            for number, talk in list(left.items()):
+                may_have = int((last - began) * bytes_per_s) + 1
+                while len(got[number]) < may_have:
+                    try:
+                        part = talk.recv(min(64 << 10, may_have - len(got[number])))
+                    except BlockingIOError:
+                        break
+                    except OSError:
+                        part = b""
+                    got[number] += part
+                    if not part:
+                        del left[number]
+                        break
+            time.sleep(0.02)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+    return [bytes(each) for each in got], longest
+
+
+@promise("sidecar")
+def those_that_take_large_answers_steadily_get_them_whole_however_many(scene: Scene) -> None:
+    folder, row = large_needle(scene)
+    with ending_target(scene, row=row, volumes=folder) as one:
+        for _ in range(5):
+            got, paused_s = taken_steadily(one, 60, 1 << 20)
+            bodies = [each.partition(b"\r\n\r\n")[2] for each in got]
+            whole = sum(hashlib.sha256(body).hexdigest() == row["sha256"] for body in bodies)
+            print(f"     {whole} of 60 are whole, no pause was longer than {paused_s:.2f} s")
+            # A machine that stood still for so long made clients of the other kind of them.
+            if whole == len(got) or paused_s < 0.3:
+                break
+        others = [(each[:12], len(body)) for each, body in zip(got, bodies) if len(body) != LARGE]
+        expect(whole == len(got), f"{whole} of {len(got)} are whole, the others: {others}")
+        one.serves()
 
 
 @promise("sidecar")
