@@ -19,7 +19,6 @@ struct Connection {
   std::size_t searched = 0;  ///< so much of it holds no end of a head
   bool readable = true;      ///< there may be more to receive
   bool ending = false;       ///< the client has said that it sends no more
-  bool refused = false;      ///< what it sent was not taken in to its end
   bool lingers = false;      ///< answered for good: what still comes is thrown away
   bool queued = false;       ///< it has had its share of this turn: the next one goes on with it
 

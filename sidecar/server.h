@@ -70,6 +70,7 @@ class Server {
   void make_room();
   void close(Connection& connection);
   void close_idle();
+  void close_lingering(Connection& connection, Clock::time_point now);
   void close_slow_ones(Clock::time_point now);
   void shed_blocked(Clock::time_point now);
   static std::int64_t taken(const Connection& connection);
@@ -82,6 +83,7 @@ class Server {
   bool take_head(Connection& connection, std::span<char> bytes, std::size_t& used);
   bool drop_input(Connection& connection, std::size_t bytes);
   void queue(Connection& connection);
+  void linger(Connection& connection);
   void drain(Connection& connection);
   void begin(Connection& connection, std::span<char> head);
   void refuse(Connection& connection, int status, std::string_view sentence);

@@ -35,6 +35,15 @@ constexpr std::uint32_t kRoomShare = 16;
 
 constexpr std::size_t kMostSpare = 256;
 
+/// What went out has arrived, and nothing that came is unread: an end takes nothing away.
+bool is_settled(int socket) {
+  int unsent = 0;
+  int unread = 0;
+  ::ioctl(socket, SIOCOUTQ, &unsent);
+  ::ioctl(socket, SIOCINQ, &unread);
+  return unsent == 0 && unread == 0;
+}
+
 }  // namespace
 
 void Server::accept_from(int listener) {
@@ -124,7 +133,13 @@ void Server::close(Connection& connection) {
 void Server::close_idle() {
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     Connection* const each = connections_[i].get();
-    if (each != nullptr && each->exchange == nullptr && !each->lingers) close(*each);
+    if (each == nullptr || each->exchange != nullptr || each->lingers) continue;
+    if (is_settled(each->socket.get())) {
+      close(*each);
+    } else {
+      linger(*each);
+      pump(*each);
+    }
   }
 }
 
@@ -140,10 +155,12 @@ void Server::close_slow_ones(Clock::time_point now) {
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     Connection* const each = connections_[i].get();
     if (each == nullptr) continue;
-    bool slow = false;
     if (each->lingers) {
-      slow = now - each->quiet_since >= kLingerTime;
-    } else if (each->exchange == nullptr) {
+      close_lingering(*each, now);
+      continue;
+    }
+    bool slow = false;
+    if (each->exchange == nullptr) {
       const auto patience = each->input.empty() ? kQuietTime : kHeadTime;
       slow = now - each->quiet_since >= patience;
       if (slow && !each->input.empty()) {
@@ -161,6 +178,16 @@ void Server::close_slow_ones(Clock::time_point now) {
     if (!slow) continue;
     counters_.timed_out.add();
     close(*each);
+  }
+}
+
+/// A drain does not wait for clients that leave their end open.
+void Server::close_lingering(Connection& connection, Clock::time_point now) {
+  if (now - connection.quiet_since >= kLingerTime) {
+    counters_.timed_out.add();
+    close(connection);
+  } else if (draining_ && is_settled(connection.socket.get())) {
+    close(connection);
   }
 }
 

@@ -22,7 +22,7 @@ constexpr std::size_t kMostEmptyLines = 8;
 constexpr std::uint64_t kMostIterations = 10'000;
 constexpr std::uint32_t kUsualIterations = 10;
 constexpr std::uint32_t kUsualSize = 4096;
-/// Of a request that was refused: so much more is swallowed before the connection is cut.
+/// So much more is swallowed after the last answer before the connection is cut.
 constexpr std::uint64_t kMostLingerBytes = 64 << 20;
 
 std::string_view without_bearer(std::string_view authorization) {
@@ -52,21 +52,24 @@ void Server::pump(Connection& connection) {
     if (connection.exchange->broken) return close(connection);
     if (!connection.exchange->answering || !send(connection)) return;
     const bool keep = connection.exchange->keep_alive && !draining_;
-    const bool refused = connection.refused;
     finish(connection);
     if (keep) {
       ++answered;
-      continue;
+    } else {
+      linger(connection);
     }
-    if (!refused) return close(connection);
-    // An end with bytes unread would be a reset, which takes the answer with it.
-    ::shutdown(connection.socket.get(), SHUT_WR);
-    connection.lingers = true;
-    connection.readable = true;
-    connection.input = std::string();
-    connection.swallowed = 0;
   }
   queue(connection);
+}
+
+/// Nothing more goes out to it. An end with bytes unread would be a reset, which takes what is on
+/// its way with it; there may be some of any client that sends its requests ahead.
+void Server::linger(Connection& connection) {
+  ::shutdown(connection.socket.get(), SHUT_WR);
+  connection.lingers = true;
+  connection.readable = true;
+  connection.input = std::string();
+  connection.quiet_since = now_;
 }
 
 /// The next turn goes on with it. It has no event to wait for.
@@ -192,7 +195,6 @@ Exchange& Server::new_exchange(Connection& connection) {
 void Server::refuse(Connection& connection, int status, std::string_view sentence) {
   Exchange& exchange = new_exchange(connection);
   exchange.keep_alive = false;
-  connection.refused = true;
   reads_.answer_error(exchange, status, sentence);
 }
 

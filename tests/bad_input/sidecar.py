@@ -13,7 +13,7 @@ import json
 import os
 import random
 import resource
-import selectors
+import signal
 import socket
 import statistics
 import struct
@@ -462,6 +462,37 @@ def those_that_send_requests_without_end_leave_others_their_turns_and_kelpd_its_
         expect(served_s < 15, f"20 answers beside the flood take {served_s:.1f} s")
         expect(code == 0, f"kelpd ends with {code} in a flood")
         expect(took_s < 12, f"kelpd takes {took_s:.1f} s to end in a flood")
+
+
+@promise("sidecar")
+def those_that_have_sent_a_second_request_get_the_first_answer_whole_at_the_end(scene: Scene) -> None:
+    folder, row = large_needle(scene)
+    with ending_target(scene, {"daemon.drain_timeout_ms": 40_000}, row, folder) as one:
+        get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n".encode()
+        with contextlib.ExitStack() as held:
+            talks = []
+            for last in (b"", b"Connection: close\r\n"):
+                talk = held.enter_context(socket.socket())
+                talk.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+                talk.settimeout(30)
+                talk.connect(("127.0.0.1", one.port))
+                talk.sendall(get + last + b"\r\n")
+                talks.append((talk, talk.recv(1000)))
+            for talk, _ in talks:  # nobody reads them before the first is answered
+                talk.sendall(get + b"\r\n")
+            for number, (talk, start) in enumerate(reversed(talks)):
+                if number == 1:
+                    one.kelpd.child.process.send_signal(signal.SIGTERM)
+                    time.sleep(0.5)
+                whole = bytearray(start)
+                with contextlib.suppress(ConnectionError):
+                    while part := talk.recv(16 << 10):
+                        whole += part
+                        time.sleep(0.001)  # so that most of it is in the kernel when the last is given to it
+                body = whole.partition(b"\r\n\r\n")[2]
+                expect(hashlib.sha256(body).hexdigest() == row["sha256"], f"connection {number}: {len(body)} bytes of {LARGE}")
+        code = one.kelpd.child.process.wait(30)
+        expect(code == 0, f"kelpd ends with {code}")
 
 
 @promise("sidecar")
