@@ -19,15 +19,22 @@ struct Connection {
   std::size_t searched = 0;  ///< so much of it holds no end of a head
   bool readable = true;      ///< there may be more to receive
   bool ending = false;       ///< the client has said that it sends no more
-  bool refused = false;      ///< what it sent was not taken in to its end
   bool lingers = false;      ///< answered for good: what still comes is thrown away
+  bool queued = false;       ///< it has had its share of this turn: the next one goes on with it
 
   std::unique_ptr<Exchange> exchange;  ///< the request that is being answered
 
-  Clock::time_point quiet_since{};   ///< without a request since; trickled bytes do not count
-  bool blocked = false;              ///< the client takes nothing at the moment
-  Clock::time_point window_start{};  ///< of a blocked one: so much went out since
-  std::uint64_t window_bytes = 0;
+  Clock::time_point quiet_since{};  ///< without a request since; trickled bytes do not count
+  std::uint64_t swallowed = 0;      ///< while it lingers
+
+  // Whether the client takes its answers. The socket takes much at once and then nothing for long,
+  // so what counts is what the client's side has acknowledged: see Server::taken().
+  std::uint64_t sent = 0;            ///< given to the socket, of all answers
+  bool blocked = false;              ///< the socket takes no more at the moment
+  Clock::time_point window_start{};  ///< of a blocked one: so much was taken by then
+  std::int64_t window_taken = 0;
+  Clock::time_point progress_at{};  ///< of a blocked one: when it had last taken enough
+  std::int64_t progress_taken = 0;
 };
 
 }  // namespace kelp::sidecar

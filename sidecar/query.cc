@@ -97,15 +97,6 @@ std::optional<std::string_view> Query::find(std::string_view name) const noexcep
   return std::nullopt;
 }
 
-std::string_view Query::repeated() const noexcept {
-  for (std::size_t i = 1; i < count_; ++i) {
-    for (std::size_t j = 0; j < i; ++j) {
-      if (parameters_[i].name == parameters_[j].name) return parameters_[i].name;
-    }
-  }
-  return {};
-}
-
 std::string_view Query::repeated(std::span<const std::string_view> known) const noexcept {
   for (const std::string_view name : known) {
     const auto count = std::ranges::count(parameters(), name, &Parameter::name);

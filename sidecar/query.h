@@ -32,10 +32,7 @@ class Query {
   /// Nothing: there is none of that name. Of a name given twice, the first; see repeated().
   std::optional<std::string_view> find(std::string_view name) const noexcept;
 
-  /// A name that is given more than once; "" if there is none.
-  std::string_view repeated() const noexcept;
-
-  /// The same among `known` names alone.
+  /// One of `known` names that is given more than once; "" if there is none.
   std::string_view repeated(std::span<const std::string_view> known) const noexcept;
 
  private:

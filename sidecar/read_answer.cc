@@ -387,6 +387,8 @@ void Reads::read_ahead(Exchange& exchange) {
   Piece& now = exchange.pieces[exchange.sending];
   Piece& ahead = exchange.pieces[which];
   if (ahead.reading || ahead.ready || exchange.next_read == exchange.end) return;
+  // A second slab is for those that have none, where somebody waits.
+  if (!waiting_.empty() && (now.ready || now.reading)) return;
   const std::uint32_t most = piece_bytes(exchange.about);
   if (!ring_.has_room(2) || !make_room(ahead, most)) {
     // While a piece is on its way there is time.
@@ -454,7 +456,8 @@ void Reads::piece_sent(Exchange& exchange) {
   if (exchange.summed && !piece.last) exchange.crc = crc32c_extend(exchange.crc, bytes_of(piece));
   Piece& other = exchange.pieces[1 - exchange.sending];
   if (exchange.body_left == 0) return;
-  if (piece.slab->bytes < Buffers::kMiddle) {
+  const bool wanted = !waiting_.empty() && (other.reading || other.ready);
+  if (wanted || piece.slab->bytes < Buffers::kMiddle) {
     ring_.buffers()->give(std::exchange(piece.slab, nullptr));
   }
   if (other.reading || other.ready) {

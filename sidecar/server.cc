@@ -116,6 +116,7 @@ void Server::turn() {
   for (int i = 0; i < count; ++i) handle(events[static_cast<std::size_t>(i)]);
   take_completions();
   serve_waiting();
+  serve_queued();
   if (now_ >= next_look_) keep_time();
   if (!draining_ || drained_ || open_ != 0) return;
   drained_ = true;
@@ -154,6 +155,7 @@ void Server::lose_ring() {
 }
 
 int Server::timeout_ms() const {
+  if (!queued_.empty()) return 0;
   if (reads_.anyone_waits() || ring_.behind()) return kWaitersMs;
   if (ring_.in_flight() != 0 || !ring_.attached()) return kOverdueMs;
   return open_ != 0 || listeners_paused_ ? static_cast<int>(kLookEvery.count()) : kIdleMs;
@@ -200,6 +202,18 @@ void Server::serve_waiting() {
     if (connections_[index] != nullptr) pump(*connections_[index]);
   }
   if (!ring_.submit()) lose_ring();
+}
+
+/// Those that had more to do than one turn is for. Some may be gone by now.
+void Server::serve_queued() {
+  serving_.clear();
+  serving_.swap(queued_);
+  for (const std::uint64_t id : serving_) {
+    Connection* const connection = connections_[number_of(id)].get();
+    if (connection == nullptr || connection->generation != generation_of(id)) continue;
+    connection->queued = false;
+    pump(*connection);
+  }
 }
 
 void Server::handle(const epoll_event& event) {

@@ -6,7 +6,8 @@
 //
 // A connection has one exchange at a time; later requests wait in its input or in the kernel. What
 // clients can make it hold is bounded: connections, a head each, and the slabs of Buffers.
-// Whoever blocks the last slabs by not reading is closed for those who wait.
+// So is what one connection gets done in a turn.
+// Whoever holds slabs and takes next to nothing is closed for those who wait.
 #pragma once
 
 #include <sys/epoll.h>
@@ -59,6 +60,7 @@ class Server {
   int timeout_ms() const;
   void take_completions();
   void serve_waiting();
+  void serve_queued();
   void handle(const epoll_event& event);
   void keep_time();
 
@@ -68,16 +70,20 @@ class Server {
   void make_room();
   void close(Connection& connection);
   void close_idle();
+  void close_lingering(Connection& connection, Clock::time_point now);
   void close_slow_ones(Clock::time_point now);
   void shed_blocked(Clock::time_point now);
+  static std::int64_t taken(const Connection& connection);
   void recycle(std::unique_ptr<Exchange> exchange);
 
   // server_requests.cc
-  /// All that can be done for it now: receives, answers, sends.
+  /// What can be done for it in one turn: receives, answers, sends.
   void pump(Connection& connection);
   bool next_request(Connection& connection);
   bool take_head(Connection& connection, std::span<char> bytes, std::size_t& used);
   bool drop_input(Connection& connection, std::size_t bytes);
+  void queue(Connection& connection);
+  void linger(Connection& connection);
   void drain(Connection& connection);
   void begin(Connection& connection, std::span<char> head);
   void refuse(Connection& connection, int status, std::string_view sentence);
@@ -114,10 +120,13 @@ class Server {
   std::vector<std::unique_ptr<Exchange>> spare_;
   std::vector<std::unique_ptr<Exchange>> orphans_;  // reads for those that are gone
   std::vector<std::uint32_t> answered_;
+  std::vector<std::uint64_t> queued_;   // ids of connections that the next turn goes on with
+  std::vector<std::uint64_t> serving_;  // those of this turn
   std::unique_ptr<char[]> received_;
   std::uint32_t open_ = 0;
   Clock::time_point now_ = Clock::now();
   Clock::time_point next_look_{};
+  Clock::time_point next_shed_{};
   Clock::time_point next_attach_{};
   Clock::time_point listeners_pause_end_{};
   bool listeners_paused_ = false;

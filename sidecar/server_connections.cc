@@ -1,4 +1,6 @@
 // Connections as a whole: who comes, who is too slow, who goes.
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -22,14 +24,25 @@ constexpr std::chrono::seconds kQuietTime{75};
 constexpr std::chrono::seconds kLingerTime{2};
 /// A client that takes less than this in that time is too slow.
 constexpr std::chrono::seconds kWindow{10};
-constexpr std::uint64_t kLeastWindowBytes = 160 * 1024;
-/// One that blocks for so long may be closed for others who wait.
+constexpr std::int64_t kLeastWindowBytes = 160 * 1024;
+/// One that takes less in that time may be closed for others who wait.
 constexpr std::chrono::milliseconds kShedAfter{500};
+constexpr std::int64_t kLeastShedBytes = 32 * 1024;
+constexpr std::chrono::milliseconds kShedEvery{10};
 constexpr std::size_t kMostShed = 4;
 /// When all places are taken, so many of those without a request give theirs up.
 constexpr std::uint32_t kRoomShare = 16;
 
 constexpr std::size_t kMostSpare = 256;
+
+/// What went out has arrived, and nothing that came is unread: an end takes nothing away.
+bool is_settled(int socket) {
+  int unsent = 0;
+  int unread = 0;
+  ::ioctl(socket, SIOCOUTQ, &unsent);
+  ::ioctl(socket, SIOCINQ, &unread);
+  return unsent == 0 && unread == 0;
+}
 
 }  // namespace
 
@@ -120,7 +133,13 @@ void Server::close(Connection& connection) {
 void Server::close_idle() {
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     Connection* const each = connections_[i].get();
-    if (each != nullptr && each->exchange == nullptr && !each->lingers) close(*each);
+    if (each == nullptr || each->exchange != nullptr || each->lingers) continue;
+    if (is_settled(each->socket.get())) {
+      close(*each);
+    } else {
+      linger(*each);
+      pump(*each);
+    }
   }
 }
 
@@ -136,10 +155,12 @@ void Server::close_slow_ones(Clock::time_point now) {
   for (std::size_t i = 0; i < connections_.size(); ++i) {
     Connection* const each = connections_[i].get();
     if (each == nullptr) continue;
-    bool slow = false;
     if (each->lingers) {
-      slow = now - each->quiet_since >= kLingerTime;
-    } else if (each->exchange == nullptr) {
+      close_lingering(*each, now);
+      continue;
+    }
+    bool slow = false;
+    if (each->exchange == nullptr) {
       const auto patience = each->input.empty() ? kQuietTime : kHeadTime;
       slow = now - each->quiet_since >= patience;
       if (slow && !each->input.empty()) {
@@ -149,9 +170,10 @@ void Server::close_slow_ones(Clock::time_point now) {
         continue;
       }
     } else if (each->blocked && now - each->window_start >= kWindow) {
-      slow = each->window_bytes < kLeastWindowBytes;
+      const std::int64_t now_taken = taken(*each);
+      slow = now_taken - each->window_taken < kLeastWindowBytes;
       each->window_start = now;
-      each->window_bytes = 0;
+      each->window_taken = now_taken;
     }
     if (!slow) continue;
     counters_.timed_out.add();
@@ -159,17 +181,41 @@ void Server::close_slow_ones(Clock::time_point now) {
   }
 }
 
+/// A drain does not wait for clients that leave their end open.
+void Server::close_lingering(Connection& connection, Clock::time_point now) {
+  if (now - connection.quiet_since >= kLingerTime) {
+    counters_.timed_out.add();
+    close(connection);
+  } else if (draining_ && is_settled(connection.socket.get())) {
+    close(connection);
+  }
+}
+
+/// Bytes of answers that have reached the client's side. Only differences have a meaning: what a
+/// Unix socket holds is counted with what the kernel needs besides.
+std::int64_t Server::taken(const Connection& connection) {
+  int unsent = 0;
+  if (::ioctl(connection.socket.get(), SIOCOUTQ, &unsent) != 0) unsent = 0;
+  return static_cast<std::int64_t>(connection.sent) - unsent;
+}
+
 /// Slabs that clients do not read from are wanted by others.
 void Server::shed_blocked(Clock::time_point now) {
+  if (now < next_shed_) return;
+  next_shed_ = now + kShedEvery;
   std::vector<Connection*> blocked;
   for (const auto& each : connections_) {
-    if (each != nullptr && each->blocked && each->exchange != nullptr &&
-        now - each->exchange->arrived >= kShedAfter) {
+    if (each == nullptr || !each->blocked || each->exchange == nullptr) continue;
+    const std::int64_t now_taken = taken(*each);
+    if (now_taken - each->progress_taken >= kLeastShedBytes) {
+      each->progress_at = now;
+      each->progress_taken = now_taken;
+    } else if (now - each->progress_at >= kShedAfter) {
       blocked.push_back(each.get());
     }
   }
   std::sort(blocked.begin(), blocked.end(), [](const Connection* a, const Connection* b) {
-    return a->exchange->arrived < b->exchange->arrived;
+    return a->progress_at < b->progress_at;
   });
   for (std::size_t i = 0; i < std::min(blocked.size(), kMostShed); ++i) {
     counters_.shed.add();

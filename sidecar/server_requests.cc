@@ -3,19 +3,27 @@
 #include <sys/uio.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
+#include "sidecar/event_ids.h"
 #include "sidecar/read_params.h"
 #include "sidecar/server.h"
 
 namespace kelp::sidecar {
 namespace {
 
+/// Of one connection in one turn. Requests that need no worker are answered at once, and a client
+/// may send them without end.
+constexpr int kMostRequests = 32;
+constexpr int kMostDrained = 32;
+/// In front of a request. What is left over from the one before is one or two.
+constexpr std::size_t kMostEmptyLines = 8;
 constexpr std::uint64_t kMostIterations = 10'000;
 constexpr std::uint32_t kUsualIterations = 10;
 constexpr std::uint32_t kUsualSize = 4096;
-/// Of a request that was refused: so much more is swallowed before the connection is cut.
+/// So much more is swallowed after the last answer before the connection is cut.
 constexpr std::uint64_t kMostLingerBytes = 64 << 20;
 
 std::string_view without_bearer(std::string_view authorization) {
@@ -35,7 +43,8 @@ bool is_plain(std::string_view text) {
 }  // namespace
 
 void Server::pump(Connection& connection) {
-  while (true) {
+  if (connection.queued) return;  // soon
+  for (int answered = 0; answered < kMostRequests;) {
     if (connection.lingers) return drain(connection);
     if (connection.exchange == nullptr) {
       if (!next_request(connection)) return;
@@ -44,17 +53,30 @@ void Server::pump(Connection& connection) {
     if (connection.exchange->broken) return close(connection);
     if (!connection.exchange->answering || !send(connection)) return;
     const bool keep = connection.exchange->keep_alive && !draining_;
-    const bool refused = connection.refused;
     finish(connection);
-    if (keep) continue;
-    if (!refused) return close(connection);
-    // An end with bytes unread would be a reset, which takes the answer with it.
-    ::shutdown(connection.socket.get(), SHUT_WR);
-    connection.lingers = true;
-    connection.readable = true;
-    connection.input = std::string();
-    connection.window_bytes = 0;
+    if (keep) {
+      ++answered;
+    } else {
+      linger(connection);
+    }
   }
+  queue(connection);
+}
+
+/// Nothing more goes out to it. An end with bytes unread would be a reset, which takes what is on
+/// its way with it; there may be some of any client that sends its requests ahead.
+void Server::linger(Connection& connection) {
+  ::shutdown(connection.socket.get(), SHUT_WR);
+  connection.lingers = true;
+  connection.readable = true;
+  connection.input = std::string();
+  connection.quiet_since = now_;
+}
+
+/// The next turn goes on with it. It has no event to wait for.
+void Server::queue(Connection& connection) {
+  connection.queued = true;
+  queued_.push_back(connection_id(connection.index, connection.generation));
 }
 
 void Server::finish(Connection& connection) {
@@ -116,6 +138,12 @@ bool Server::take_head(Connection& connection, std::span<char> bytes, std::size_
   std::span<char> rest = bytes;
   while (rest.size() >= 2 && rest[0] == '\r' && rest[1] == '\n') rest = rest.subspan(2);
   const std::size_t skipped = bytes.size() - rest.size();
+  // They stay in the input until a head comes, so that its time runs from the first of them.
+  if (skipped > 2 * kMostEmptyLines) {
+    used = bytes.size();
+    refuse(connection, 400, "there are too many empty lines in front of the request");
+    return true;
+  }
   const std::size_t searched = connection.searched > skipped ? connection.searched - skipped : 0;
   const std::size_t length = find_head_end({rest.data(), rest.size()}, searched);
   if (length == 0 ? rest.size() >= kMostHeadBytes : length > kMostHeadBytes) {
@@ -133,16 +161,18 @@ bool Server::take_head(Connection& connection, std::span<char> bytes, std::size_
 }
 
 void Server::drain(Connection& connection) {
-  while (connection.readable) {
+  for (int i = 0; i < kMostDrained; ++i) {
+    if (!connection.readable) return;
     const ssize_t got = ::recv(connection.socket.get(), received_.get(), kReceiveBytes, 0);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       connection.readable = false;
       return;
     }
-    connection.window_bytes += got > 0 ? static_cast<std::uint64_t>(got) : 0;
-    if (got <= 0 || connection.window_bytes > kMostLingerBytes) return close(connection);
+    connection.swallowed += got > 0 ? static_cast<std::uint64_t>(got) : 0;
+    if (got <= 0 || connection.swallowed > kMostLingerBytes) return close(connection);
   }
+  queue(connection);
 }
 
 // ---- judging --------------------------------------------------------------------------------
@@ -166,7 +196,6 @@ Exchange& Server::new_exchange(Connection& connection) {
 void Server::refuse(Connection& connection, int status, std::string_view sentence) {
   Exchange& exchange = new_exchange(connection);
   exchange.keep_alive = false;
-  connection.refused = true;
   reads_.answer_error(exchange, status, sentence);
 }
 
@@ -288,8 +317,9 @@ void Server::route_benchmark(Exchange& exchange, const Query& query) {
 }
 
 void Server::route_cleanup(Exchange& exchange, const Query& query) {
-  const std::optional<std::string_view> file = query.find("temp_file");
-  if (!file || file->empty() || !query.repeated().empty()) {
+  constexpr std::array<std::string_view, 1> kName = {"temp_file"};
+  const std::optional<std::string_view> file = query.find(kName[0]);
+  if (!file || file->empty() || !query.repeated(kName).empty()) {
     return reads_.answer_error(exchange, 400, "temp_file names the file to remove, once");
   }
   switch (temp_files_ ? temp_files_->remove(*file) : TempFiles::Removal::kNotOurs) {
@@ -334,8 +364,8 @@ bool Server::send(Connection& connection) {
     if (sent < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
       if (!connection.blocked) {
         connection.blocked = true;
-        connection.window_start = now_;
-        connection.window_bytes = 0;
+        connection.window_start = connection.progress_at = now_;
+        connection.window_taken = connection.progress_taken = taken(connection);
       }
       return false;
     }
@@ -354,7 +384,7 @@ bool Server::send(Connection& connection) {
 
 void Server::count_sent(Connection& connection, std::size_t bytes) {
   Exchange& exchange = *connection.exchange;
-  connection.window_bytes += bytes;
+  connection.sent += bytes;
   const auto of_head = std::min<std::size_t>(bytes, exchange.head_bytes - exchange.head_sent);
   exchange.head_sent += static_cast<std::uint32_t>(of_head);
   bytes -= of_head;

@@ -13,17 +13,22 @@ import json
 import os
 import random
 import resource
+import signal
 import socket
 import statistics
+import struct
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import wire
 from scene import Scene, Skipped, daemon, expect, is_alive, plain_row, process, promise, wait_for
 
 HEAD_LIMIT = 16 * 1024
+LARGE = 6 << 20
 
 
 @dataclass(frozen=True)
@@ -94,17 +99,76 @@ def answers(talk: socket.socket) -> Iterator[tuple[int, dict[str, str], bytes]]:
 
 
 @contextlib.contextmanager
-def target(scene: Scene, **settings: object) -> Iterator[Target]:
+def ending_target(scene: Scene, settings: dict[str, object] | None = None, row: dict[str, Any] | None = None,
+                  volumes: Path | None = None) -> Iterator[Target]:
+    """One that may have ended by itself at the end, with exit code 0."""
     port = process.free_ports(1)[0]
-    mine = {"sidecar.listen": f"127.0.0.1:{port}"} | {f"sidecar.{key}": value for key, value in settings.items()}
-    with scene.kelpd(scene.volumes(), settings=mine) as kelpd:
-        row = plain_row(scene)
-        kelpd.wait_serving([1])
+    mine = {"sidecar.listen": f"127.0.0.1:{port}"} | (settings or {})
+    with scene.kelpd(volumes or scene.volumes(), settings=mine) as kelpd:
+        row = row or plain_row(scene)
+        kelpd.wait_serving([row["volume"]])
         one = Target(kelpd, port, row)
         wait_for("/health", lambda: one.get("/health")[0] == 200, kelpd)
         yield one
+
+
+def large_needle(scene: Scene) -> tuple[Path, dict[str, Any]]:
+    """Volumes with one more, number 60, that has a needle of many pieces; and what is known of that."""
+    folder = scene.volumes("with-a-large-one")
+    data = random.Random(scene.seed).randbytes(LARGE)
+    body = struct.pack(">I", len(data)) + data + bytes(1)
+    record = struct.pack(">IQi", 0x1234, 1, len(body)) + body + struct.pack(">IQ", wire.crc32c(data), 1_700_000_000 * 10**9)
+    record += bytes(8 - len(record) % 8)
+    (folder / "60.dat").write_bytes(struct.pack(">B7x", 3) + record)
+    (folder / "60.idx").write_bytes(struct.pack(">QIBi", 1, 1, 0, len(body)))
+    (folder / "60.vif").write_text('{"bytesOffset": 5}')
+    return folder, {"fid": "60,0100001234", "volume": 60, "size": LARGE, "sha256": hashlib.sha256(data).hexdigest()}
+
+
+@contextlib.contextmanager
+def target(scene: Scene, **settings: object) -> Iterator[Target]:
+    with ending_target(scene, {f"sidecar.{key}": value for key, value in settings.items()}) as one:
+        yield one
         one.serves()
-        is_alive(kelpd)
+        is_alive(one.kelpd)
+
+
+@contextlib.contextmanager
+def flooded(one: Target, raw: bytes, count: int) -> Iterator[list[int]]:
+    """By clients that send this again and again, and take all that comes: so many bytes each."""
+    taken = [0] * count
+
+    def send(talk: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                talk.sendall(raw)
+
+    def take(talk: socket.socket, number: int) -> None:
+        with contextlib.suppress(OSError):
+            while got := len(talk.recv(1 << 20)):
+                taken[number] += got
+
+    talks = []
+    for _ in range(count):
+        talk = socket.socket()
+        # As on a network: in the segments of loopback requests come by lots, with gaps in between.
+        talk.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+        talk.connect(("127.0.0.1", one.port))
+        talks.append(talk)
+    threads = [threading.Thread(target=send, args=(talk,)) for talk in talks]
+    threads += [threading.Thread(target=take, args=(talk, number)) for number, talk in enumerate(talks)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield taken
+    finally:
+        for talk in talks:
+            with contextlib.suppress(OSError):
+                talk.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        for talk in talks:
+            talk.close()
 
 
 class Turns:
@@ -245,6 +309,31 @@ def heads_without_end_are_refused_and_take_no_memory(scene: Scene) -> None:
 
 
 @promise("sidecar")
+def empty_lines_without_end_are_refused_and_take_no_memory(scene: Scene) -> None:
+    with target(scene) as one:
+        one.serves()
+        before = one.rss_kib()
+        get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        said = one.say((b"\r\n\r\n" + get) * 3)
+        expect([answer[0] for answer in said] == [200] * 3, f"two empty lines in front: {[answer[0] for answer in said]}")
+        for count in (20, 1 << 23):
+            said = one.say(b"\r\n" * count)
+            expect(len(said) == 1 and said[0][0] == 400, f"{count} empty lines: {[answer[0] for answer in said]}")
+            expect("empty lines" in json.loads(said[0][2])["error"], f"{count} empty lines: {said[0][2]!r}")
+        with one.connect() as talk:  # one after the other
+            with contextlib.suppress(OSError):
+                for _ in range(100):
+                    talk.sendall(b"\r\n")
+                    time.sleep(0.01)
+            expect([answer[0] for answer in answers(talk)] == [400], "trickled empty lines are not refused")
+        with flooded(one, b"\r\n" * 30_000, 3):
+            for _ in range(20):
+                one.serves()
+        grown = one.rss_kib() - before
+        expect(grown < 8 << 10, f"kelpd has grown by {grown} KiB")
+
+
+@promise("sidecar")
 def files_that_are_not_ours_are_not_cleaned_up(scene: Scene) -> None:
     with target(scene) as one:
         victim = scene.home / "victim"
@@ -326,6 +415,109 @@ def those_that_do_not_read_their_answers_hold_nobody_up(scene: Scene) -> None:
         turns.expect_at_most(2)
         expect(grown < 80 << 10, f"kelpd has grown by {grown} KiB")
         expect(shed > 0, "400 clients hold more slabs than there are, and none was closed for others")
+
+
+def taken_steadily(one: Target, count: int, bytes_per_s: int) -> tuple[list[bytes], float]:
+    """What came to so many clients, each of which takes its answer at this rate; and the longest that they all paused."""
+    get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    got = [bytearray() for _ in range(count)]
+    with contextlib.ExitStack() as held:
+        left: dict[int, socket.socket] = {}
+        for number in range(count):
+            talk = socket.socket()
+            held.enter_context(talk)
+            talk.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 128 << 10)
+            talk.connect(("127.0.0.1", one.port))
+            talk.sendall(get)
+            talk.setblocking(False)
+            left[number] = talk
+        began = last = time.monotonic()
+        longest = 0.0
+        while left and last - began < 60:
+            for number, talk in list(left.items()):
+                may_have = int((last - began) * bytes_per_s) + 1
+                while len(got[number]) < may_have:
+                    try:
+                        part = talk.recv(min(64 << 10, may_have - len(got[number])))
+                    except BlockingIOError:
+                        break
+                    except OSError:
+                        part = b""
+                    got[number] += part
+                    if not part:
+                        del left[number]
+                        break
+            time.sleep(0.02)
+            now = time.monotonic()
+            longest, last = max(longest, now - last), now
+    return [bytes(each) for each in got], longest
+
+
+@promise("sidecar")
+def those_that_take_large_answers_steadily_get_them_whole_however_many(scene: Scene) -> None:
+    folder, row = large_needle(scene)
+    with ending_target(scene, row=row, volumes=folder) as one:
+        for _ in range(5):
+            got, paused_s = taken_steadily(one, 60, 1 << 20)
+            bodies = [each.partition(b"\r\n\r\n")[2] for each in got]
+            whole = sum(hashlib.sha256(body).hexdigest() == row["sha256"] for body in bodies)
+            print(f"     {whole} of 60 are whole, no pause was longer than {paused_s:.2f} s")
+            # A machine that stood still for so long made clients of the other kind of them.
+            if whole == len(got) or paused_s < 0.3:
+                break
+        others = [(each[:12], len(body)) for each, body in zip(got, bodies) if len(body) != LARGE]
+        expect(whole == len(got), f"{whole} of {len(got)} are whole, the others: {others}")
+        one.serves()
+
+
+@promise("sidecar")
+def those_that_send_requests_without_end_leave_others_their_turns_and_kelpd_its_end(scene: Scene) -> None:
+    with ending_target(scene) as one:
+        requests = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 1000
+        with flooded(one, requests, 3) as taken:
+            wait_for("the flood", lambda: min(taken) > 1 << 20, one.kelpd, 60)
+            began = time.monotonic()
+            for _ in range(20):
+                one.serves()
+            served_s = time.monotonic() - began
+            began = time.monotonic()
+            code = one.kelpd.child.stop(30)
+            took_s = time.monotonic() - began
+        print(f"     20 answers beside the flood in {served_s:.2f} s, the end in {took_s:.2f} s")
+        expect(served_s < 15, f"20 answers beside the flood take {served_s:.1f} s")
+        expect(code == 0, f"kelpd ends with {code} in a flood")
+        expect(took_s < 12, f"kelpd takes {took_s:.1f} s to end in a flood")
+
+
+@promise("sidecar")
+def those_that_have_sent_a_second_request_get_the_first_answer_whole_at_the_end(scene: Scene) -> None:
+    folder, row = large_needle(scene)
+    with ending_target(scene, {"daemon.drain_timeout_ms": 40_000}, row, folder) as one:
+        get = f"GET {one.read} HTTP/1.1\r\nHost: x\r\n".encode()
+        with contextlib.ExitStack() as held:
+            talks = []
+            for last in (b"", b"Connection: close\r\n"):
+                talk = held.enter_context(socket.socket())
+                talk.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+                talk.settimeout(30)
+                talk.connect(("127.0.0.1", one.port))
+                talk.sendall(get + last + b"\r\n")
+                talks.append((talk, talk.recv(1000)))
+            for talk, _ in talks:  # nobody reads them before the first is answered
+                talk.sendall(get + b"\r\n")
+            for number, (talk, start) in enumerate(reversed(talks)):
+                if number == 1:
+                    one.kelpd.child.process.send_signal(signal.SIGTERM)
+                    time.sleep(0.5)
+                whole = bytearray(start)
+                with contextlib.suppress(ConnectionError):
+                    while part := talk.recv(16 << 10):
+                        whole += part
+                        time.sleep(0.001)  # so that most of it is in the kernel when the last is given to it
+                body = whole.partition(b"\r\n\r\n")[2]
+                expect(hashlib.sha256(body).hexdigest() == row["sha256"], f"connection {number}: {len(body)} bytes of {LARGE}")
+        code = one.kelpd.child.process.wait(30)
+        expect(code == 0, f"kelpd ends with {code}")
 
 
 @promise("sidecar")

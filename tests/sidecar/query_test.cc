@@ -29,7 +29,6 @@ TEST_CASE("a target is a path and parameters, decoded") {
   CHECK(parsed.query->find("") == "d");
   CHECK(parsed.query->find("e") == "f=g");
   CHECK(!parsed.query->find("f"));
-  CHECK(parsed.query->repeated().empty());
 }
 
 TEST_CASE("a path keeps its plus, and names are decoded, too") {
@@ -56,12 +55,9 @@ TEST_CASE("a broken escape or a NUL is refused") {
   }
 }
 
-TEST_CASE("a name that is given twice is told, also when it is written differently") {
-  CHECK(Parsed("/a?x=1&y=2&%78=3").query->repeated() == "x");
-}
-
-TEST_CASE("of names that are known alone it is told, too") {
+TEST_CASE("a known name that is given twice is told, also when it is written differently") {
   constexpr std::array<std::string_view, 2> kKnown = {"x", "y"};
+  CHECK(Parsed("/a?x=1&y=2&%78=3").query->repeated(kKnown) == "x");
   CHECK(Parsed("/a?z=1&x=2&z=3&y=4").query->repeated(kKnown).empty());
   CHECK(Parsed("/a?z=1&y=2&z=3&%79=4").query->repeated(kKnown) == "y");
 }
