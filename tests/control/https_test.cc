@@ -157,9 +157,26 @@ TEST_CASE("https: who is not trusted is not asked, and that is no silence") {
 }
 
 TEST_CASE("https: a server that speaks plain HTTP is an error") {
-  test::ScriptedHttp plain([](auto& peer, const auto&) { peer.send(http_reply(200, {}, "x")); });
+  // What it does not understand is a bad request, at once.
+  BoundPort plain;
+  REQUIRE(::listen(plain.fd.get(), 1) == 0);
+  std::thread server([&] {
+    pollfd source{plain.fd.get(), POLLIN, 0};
+    if (::poll(&source, 1, 20'000) != 1) return;
+    const UniqueFd socket(::accept4(plain.fd.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    source.fd = socket.get();
+    char bytes[4096];
+    if (::poll(&source, 1, 20'000) != 1 || ::recv(socket.get(), bytes, sizeof bytes, 0) <= 0) {
+      return;
+    }
+    const std::string reply = http_reply(400, {}, "x");
+    ::send(socket.get(), reply.data(), reply.size(), MSG_NOSIGNAL);
+  });
   HttpClient client = HttpClient::create().value();
   const HttpAnswer answer = ask(client, "https://" + plain.address() + "/10");
+  server.join();
   CHECK(answer.status == 0);
+  CHECK(answer.reached);
+  CHECK_FALSE(answer.timed_out);
   CHECK_FALSE(answer.error.empty());
 }

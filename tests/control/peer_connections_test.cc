@@ -22,9 +22,26 @@ wire::PeerKeys keys(const std::string& text) {
 const std::string kKey = "1 00112233445566778899aabbccddeeff\n";
 const std::string kOther = "1 ffeeddccbbaa99887766554433221100\n";
 
-std::uint16_t free_port() {
-  return BoundPort().port;
-}
+/// A port of 127.0.0.1 at which nobody listens but who does on purpose: while it is held, the
+/// kernel gives it to nobody who asks for any port, or connects from one.
+struct HeldPort {
+  UniqueFd fd{::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)};
+  std::uint16_t number = 0;
+
+  HeldPort() {
+    // Of both sockets: then one that does not listen keeps nobody from the port.
+    const int on = 1;
+    ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = ::htonl(INADDR_LOOPBACK);
+    auto* const plain = reinterpret_cast<sockaddr*>(&address);
+    socklen_t length = sizeof address;
+    REQUIRE(::bind(fd.get(), plain, length) == 0);
+    REQUIRE(::getsockname(fd.get(), plain, &length) == 0);
+    number = ::ntohs(address.sin_port);
+  }
+};
 
 PeerOptions listening(std::uint16_t port, const std::string& key = "") {
   PeerOptions options;
@@ -103,7 +120,8 @@ struct Door {
 }  // namespace
 
 TEST_CASE("who knows the key is let in, whoever does not is told that, and counted") {
-  const std::uint16_t port = free_port();
+  const HeldPort held;
+  const std::uint16_t port = held.number;
   Door door(listening(port, kKey));
   CHECK(door.lets_in(port, kKey));
   CHECK_FALSE(door.lets_in(port, kOther));
@@ -118,7 +136,8 @@ TEST_CASE("who knows the key is let in, whoever does not is told that, and count
 }
 
 TEST_CASE("garbage, another version and silence are refused, others are let in meanwhile") {
-  const std::uint16_t port = free_port();
+  const HeldPort held;
+  const std::uint16_t port = held.number;
   Door door(listening(port));
   Stranger garbage(port);
   Stranger silent(port);
@@ -142,7 +161,8 @@ TEST_CASE("garbage, another version and silence are refused, others are let in m
 }
 
 TEST_CASE("of many that stay half open the oldest go, and whoever knows what to say is let in") {
-  const std::uint16_t port = free_port();
+  const HeldPort held;
+  const std::uint16_t port = held.number;
   Door door(listening(port));
   std::vector<std::unique_ptr<Stranger>> strangers;
   for (int i = 0; i < 300; ++i) {
@@ -157,7 +177,8 @@ TEST_CASE("of many that stay half open the oldest go, and whoever knows what to 
 }
 
 TEST_CASE("other hosts are not spoken to without a key, unless somebody says so") {
-  PeerOptions options = listening(free_port());
+  const HeldPort port;
+  PeerOptions options = listening(port.number);
   options.listen[0].host = "0.0.0.0";
   CHECK_FALSE(PeerConnections::create(options));
   options.allow_unauthenticated = true;
@@ -176,7 +197,8 @@ TEST_CASE("other hosts are not spoken to without a key, unless somebody says so"
 }
 
 TEST_CASE("a name is looked up, and what cannot be found is said and tried again") {
-  const std::uint16_t port = free_port();
+  const HeldPort held;
+  const std::uint16_t port = held.number;
   PeerOptions options;
   // RFC 6761: a name that nobody may have.
   options.kelpds = {{{"localhost", port}}, {{"kelp.invalid", 18516}}};
@@ -218,7 +240,8 @@ TEST_CASE("a port that is taken is said at start") {
 }
 
 TEST_CASE("a target that is not there is tried again, less and less often, and reached at last") {
-  const std::uint16_t port = free_port();
+  const HeldPort held;
+  const std::uint16_t port = held.number;
   PeerOptions options;
   options.kelpds = {{{"127.0.0.1", port}}};
   Door gateway(options);

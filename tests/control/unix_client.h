@@ -41,6 +41,21 @@ inline std::string receive_all(const UniqueFd& fd, int patience_ms = 3000) {
   }
 }
 
+/// What arrives until `text` has, or until nothing has come for `patience_ms`.
+inline std::string receive_until(const UniqueFd& fd, const std::string& text,
+                                 int patience_ms = 10'000) {
+  std::string received;
+  char buffer[4096];
+  while (received.find(text) == std::string::npos) {
+    pollfd ready{fd.get(), POLLIN, 0};
+    if (::poll(&ready, 1, patience_ms) <= 0) return received;
+    const ssize_t got = ::recv(fd.get(), buffer, sizeof buffer, 0);
+    if (got <= 0) return received;
+    received.append(buffer, static_cast<std::size_t>(got));
+  }
+  return received;
+}
+
 /// True once the peer has hung up, or false after `patience_ms`.
 inline bool hung_up(const UniqueFd& fd, int patience_ms) {
   pollfd ready{fd.get(), POLLIN, 0};

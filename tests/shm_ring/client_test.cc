@@ -58,26 +58,36 @@ TEST_CASE("an event loop of the program's own is woken by what completes") {
   std::uint32_t count = 0;
   REQUIRE(kelp_channel_fds(client.channel, fds.data(), 8, &count) == KELP_OK);
   REQUIRE(count == 2);  // a worker's, and the daemon's socket
-  for (int turn = 0; turn < 50; ++turn) {
+  constexpr int kTurns = 50;
+  int woken = 0;
+  for (int turn = 0; turn < kTurns; ++turn) {
     REQUIRE(client.submit(client.nop(7)) == KELP_OK);
-    std::uint32_t ready = 0;
-    REQUIRE(kelp_channel_arm(client.channel, &ready) == KELP_OK);
-    std::array<pollfd, 2> entries{{{fds[0], POLLIN, 0}, {fds[1], POLLIN, 0}}};
-    const int events = ready != 0 ? 0 : ::poll(entries.data(), 2, 10'000);
-    REQUIRE((ready != 0 || events == 1));
-    CHECK(entries[1].revents == 0);
-    REQUIRE(kelp_channel_disarm(client.channel, events) == KELP_OK);
-    const auto done = client.reap(0);
+    std::vector<kelp_completion> done;
+    // A wake-up for what was found without one may come late, and then there is nothing yet.
+    while (done.empty()) {
+      std::uint32_t ready = 0;
+      REQUIRE(kelp_channel_arm(client.channel, &ready) == KELP_OK);
+      std::array<pollfd, 2> entries{{{fds[0], POLLIN, 0}, {fds[1], POLLIN, 0}}};
+      const int events = ready != 0 ? 0 : ::poll(entries.data(), 2, 10'000);
+      REQUIRE((ready != 0 || events == 1));
+      CHECK(entries[1].revents == 0);
+      REQUIRE(kelp_channel_disarm(client.channel, events) == KELP_OK);
+      woken += events;
+      done = client.reap(0);
+    }
     REQUIRE(done.size() == 1);
     CHECK(done[0].tag == 7);
   }
-  // Nothing is left that would wake it again.
-  std::array<pollfd, 1> entry{{{fds[0], POLLIN, 0}}};
-  std::uint32_t ready = 1;
-  REQUIRE(kelp_channel_arm(client.channel, &ready) == KELP_OK);
-  CHECK(ready == 0);
-  REQUIRE(kelp_channel_disarm(client.channel, 1) == KELP_OK);
-  CHECK(::poll(entry.data(), 1, 0) == 0);
+  CHECK(woken <= kTurns);  // late or not, there is one of each completion at most
+  // Nothing is left that would wake it again, but for one that comes late.
+  CHECK(eventually([&] {
+    std::uint32_t ready = 1;
+    REQUIRE(kelp_channel_arm(client.channel, &ready) == KELP_OK);
+    CHECK(ready == 0);
+    REQUIRE(kelp_channel_disarm(client.channel, 1) == KELP_OK);
+    pollfd entry{fds[0], POLLIN, 0};
+    return ::poll(&entry, 1, 0) == 0;
+  }));
 }
 
 TEST_CASE("the calls for event loops want what they are to fill") {

@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <doctest/doctest.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -53,6 +54,11 @@ class Talk {
   void get(const std::string& target) { send("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n"); }
   void end() { ::shutdown(socket_.get(), SHUT_WR); }
 
+  /// Waits for an answer to begin, and takes nothing of it.
+  bool begins() const {
+    pollfd source{socket_.get(), POLLIN, 0};
+    return ::poll(&source, 1, 20'000) == 1;
+  }
   /// A status of 0: the connection ended first. A body may be shorter than it says, then.
   Answer answer() {
     Answer got;
@@ -277,7 +283,7 @@ TEST_CASE("a drain ends what is under way whole, closes who asks nothing, and le
   Talk slow(served.port);
   slow.get(Served::read(served.large));
   // The kernel holds a part of the answer; the rest waits for us.
-  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  REQUIRE(slow.begins());
   served.sidecar->drain();
   CHECK(idle.answer().status == 0);
   CHECK(kept.answer().status == 0);

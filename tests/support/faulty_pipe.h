@@ -48,13 +48,15 @@ class FaultyPipe {
     if (does) ++done_;
     return does;
   }
-  static bool pass(int to, std::span<const std::byte> bytes) {
+  bool pass(int to, std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
       const ssize_t sent = ::send(to, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
       if (sent < 0 && errno == EAGAIN) {
-        // The reader is slow, or gone: not for ever, or this thread would not end.
-        pollfd source{to, POLLOUT, 0};
-        if (::poll(&source, 1, 1000) == 0) return false;
+        // A reader that is slow has all the time it wants; one that is gone reads no more.
+        pollfd reader{to, POLLOUT | POLLRDHUP, 0};
+        while (!ending_.load() && ::poll(&reader, 1, 100) == 0) {
+        }
+        if (ending_.load() || (reader.revents & ~POLLOUT) != 0) return false;
         continue;
       }
       if (sent <= 0) return false;

@@ -1,6 +1,7 @@
 #include "tools/loadgen_command.h"
 
 #include <doctest/doctest.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 
@@ -303,11 +304,18 @@ TEST_CASE("progress is shown where stderr is a terminal, and gone at the end") {
   const UniqueFd other_end(::open(::ptsname(terminal.get()), O_RDWR | O_NOCTTY | O_CLOEXEC));
   FakeLoad daemon;
   CHECK(daemon.run({kFid}, {.err_path = ::ptsname(terminal.get())}).code == 0);
-  char shown[4096] = {};
-  REQUIRE(::read(terminal.get(), shown, sizeof shown - 1) > 0);
-  CHECK(contains(shown, "\r\x1b[K10 requests, 0."));
-  CHECK(contains(shown, "\r\x1b[K20 requests, 0."));
-  CHECK(std::string(shown).ends_with(" s\r\x1b[K"));
+  // What was written comes in pieces, a moment later.
+  std::string shown;
+  pollfd ready{terminal.get(), POLLIN, 0};
+  while (!shown.ends_with(" s\r\x1b[K") && ::poll(&ready, 1, 5000) == 1) {
+    char piece[4096];
+    const ssize_t got = ::read(terminal.get(), piece, sizeof piece);
+    REQUIRE(got > 0);
+    shown.append(piece, static_cast<std::size_t>(got));
+  }
+  CHECK(contains(shown, "\r\x1b[K10 requests, "));
+  CHECK(contains(shown, "\r\x1b[K20 requests, "));
+  CHECK(shown.ends_with(" s\r\x1b[K"));
 }
 
 TEST_CASE("a load into a full disk fails as output does") {

@@ -109,6 +109,8 @@ struct GatewayScene {
   kelp_status status(std::uint32_t volume, const Wish& wish = {}) {
     return read(volume, wish).outcome.status;
   }
+  /// Has a volume looked up: its first read has all of its time for its server.
+  bool know(std::uint32_t volume);
   bool holds(OpIndex op, std::string_view text) {
     return std::memcmp(buffer(op).data(), text.data(), text.size()) == 0;
   }
@@ -148,6 +150,14 @@ bool soon(Condition&& condition) {
     std::this_thread::sleep_for(milliseconds(1));
   }
   return true;
+}
+
+inline bool GatewayScene::know(std::uint32_t volume) {
+  gateway->look_up(VolumeId{volume});
+  return soon([&] {
+    return std::ranges::any_of(gateway->report().volumes,
+                               [&](const auto& each) { return each.id == volume && each.known; });
+  });
 }
 
 }  // namespace kelp::test

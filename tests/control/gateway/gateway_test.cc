@@ -226,6 +226,7 @@ TEST_CASE("a server that does not answer costs a read its time and no more, and 
   Scene scene;
   scene.master.place(3, {server.address()});
   scene.start();
+  REQUIRE(scene.know(3));
   for (int i = 1; i <= 3; ++i) {
     const RemoteRequest request = scene.request(0, 3, {.timeout = milliseconds(400)});
     scene.send(request);
@@ -235,10 +236,14 @@ TEST_CASE("a server that does not answer costs a read its time and no more, and 
     CHECK(scene.report_of(server.address()).failures == static_cast<std::uint64_t>(i));
   }
   CHECK(scene.report_of(server.address()).breaker != "closed");
-  // From now on nobody waits for it.
-  const auto began = Clock::now();
-  CHECK(scene.status(3, {.timeout = milliseconds(90)}) == KELP_UNAVAILABLE);
-  WARN(Clock::now() - began < milliseconds(90));
+  // From now on nobody waits for it, until its breaker lets one more through. Should this thread
+  // have to wait for its turn until then, a read of its own opens the breaker once more.
+  bool spared = false;
+  for (int i = 0; i < 20 && !spared; ++i) {
+    if (i != 0) scene.status(3, {.timeout = milliseconds(400)});
+    spared = scene.status(3, {.timeout = milliseconds(40)}) == KELP_UNAVAILABLE;
+  }
+  CHECK(spared);
 }
 
 TEST_CASE("what is not answered within the millisecond somebody allows is not the server's fault") {
@@ -246,11 +251,7 @@ TEST_CASE("what is not answered within the millisecond somebody allows is not th
   Scene scene;
   scene.master.place(3, {server.address()});
   scene.start();
-  scene.gateway->look_up(VolumeId{3});
-  REQUIRE(soon([&] {
-    const auto volumes = scene.gateway->report().volumes;
-    return !volumes.empty() && volumes[0].known;
-  }));
+  REQUIRE(scene.know(3));
   for (int i = 0; i < 20; ++i) {
     CHECK(scene.status(3, {.timeout = milliseconds(5)}) == KELP_DEADLINE);
   }
@@ -284,9 +285,11 @@ TEST_CASE("a cancelled read is answered at once, and nothing is written after an
   scene.master.place(3, {server.address()});
   scene.start();
   scene.ask(0, 3);
-  scene.ask(1, 3, {.timeout = milliseconds(300)});
   scene.ask(2, 3);
-  REQUIRE(soon([&] { return begun.load() == 3 && scene.holds(2, content().substr(0, 500)); }));
+  REQUIRE(soon([&] { return begun.load() == 2 && scene.holds(2, content().substr(0, 500)); }));
+  // Its time has to last until its answer has begun.
+  scene.ask(1, 3, {.timeout = milliseconds(2000)});
+  REQUIRE(soon([&] { return begun.load() == 3; }));
   scene.cancel(0);
   scene.cancel(0);
   scene.cancel(17);  // one that nobody waits for
@@ -354,7 +357,7 @@ TEST_CASE("two thousand reads are answered while two hundred of other servers st
       ++reports;
     }
   });
-  for (OpIndex op = 0; op < 200; ++op) scene.ask(op, 4, {.timeout = milliseconds(8000)});
+  for (OpIndex op = 0; op < 200; ++op) scene.ask(op, 4, {.timeout = milliseconds(60'000)});
   for (OpIndex op = 200; op < 2000; ++op) scene.ask(op, 3);
   std::set<OpIndex> answered;
   for (int i = 0; i < 1800; ++i) {

@@ -3,6 +3,7 @@
 
 #include <memory>
 
+#include "dataplane/worker/while_committing.h"
 #include "support/raw_client.h"
 #include "support/small_volume.h"
 #include "support/test_daemon.h"
@@ -44,8 +45,9 @@ struct Stuck {
     daemon = std::make_unique<TestDaemon>(options);
     daemon->step_until([&] { return daemon->worker().loader().settled(); });
     daemon->step_until([] { return true; });
-    volume.mark_compaction();
     volume.compact();
+    commit_began = std::chrono::steady_clock::now();
+    volume.mark_compaction();
     volume.swap_dat();
     volume.swap_idx();
   }
@@ -53,7 +55,11 @@ struct Stuck {
     for (int i = 0; i < 50; ++i) daemon->step();
   }
   std::uint64_t taken() { return daemon->worker().counters().reads.value(); }
-  void release() { volume.unmark_compaction(); }
+  /// False: it may have been given up before, and its reads been answered.
+  bool release() {
+    volume.unmark_compaction();
+    return is_waited_for(commit_began);
+  }
   bool answered(const RawClient& client, std::uint32_t count) {
     return daemon->step_until([&] { return client.completion(count - 1).sequence == count; });
   }
@@ -61,6 +67,7 @@ struct Stuck {
   TempDir dir;
   SmallVolume volume;
   std::unique_ptr<TestDaemon> daemon;
+  std::chrono::steady_clock::time_point commit_began;
 };
 
 TEST_CASE("a client with 64 channels gets no more of a turn than one with a single one") {
@@ -125,37 +132,47 @@ TEST_CASE("who submits one request at a time waits for one of a queue, and the q
 TEST_CASE("a client with all the requests in work it may have waits in its ring, others do not") {
   TestDaemonOptions options = stepped(8);
   options.worker.client_requests = 3;
-  Stuck stuck(options);
-  RawClient greedy(*stuck.daemon, 2);
-  RawClient other(*stuck.daemon);
-  for (std::uint32_t index = 0; index < 4; ++index) {
-    for (std::uint32_t ring = 0; ring < 2; ++ring) greedy.put(index, read(), ring);
-  }
-  stuck.steps();
-  CHECK(stuck.taken() == 3);
-  other.put(0, read());
-  other.put(1, nop());
-  stuck.steps();
-  CHECK(stuck.taken() == 4);
-  CHECK(other.completion(0).status == KELP_OK);  // the no-op overtakes
-  stuck.release();
-  CHECK(stuck.daemon->step_until([&] { return stuck.taken() == 9; }));
-  for (std::uint32_t ring = 0; ring < 2; ++ring) {
-    CHECK(stuck.daemon->step_until([&] { return greedy.completion(3, ring).sequence == 4; }));
-  }
-  CHECK(stuck.daemon->broken_rings() == 0);
+  while_committing([&] {
+    Stuck stuck(options);
+    RawClient greedy(*stuck.daemon, 2);
+    RawClient other(*stuck.daemon);
+    for (std::uint32_t index = 0; index < 4; ++index) {
+      for (std::uint32_t ring = 0; ring < 2; ++ring) greedy.put(index, read(), ring);
+    }
+    stuck.steps();
+    const std::uint64_t of_greedy = stuck.taken();
+    other.put(0, read());
+    other.put(1, nop());
+    stuck.steps();
+    const std::uint64_t of_both = stuck.taken();
+    const Completion first_of_other = other.completion(0);
+    if (!stuck.release()) return false;
+    CHECK(of_greedy == 3);
+    CHECK(of_both == 4);
+    CHECK(first_of_other.status == KELP_OK);  // the no-op overtakes
+    CHECK(stuck.daemon->step_until([&] { return stuck.taken() == 9; }));
+    for (std::uint32_t ring = 0; ring < 2; ++ring) {
+      CHECK(stuck.daemon->step_until([&] { return greedy.completion(3, ring).sequence == 4; }));
+    }
+    CHECK(stuck.daemon->broken_rings() == 0);
+    return true;
+  });
 }
 
 TEST_CASE("no request is taken while those in work have buffers of as many bytes as allowed") {
   TestDaemonOptions options = stepped(8);
   options.worker.client_bytes = 100'000;
-  Stuck stuck(options);
-  RawClient client(*stuck.daemon);
-  for (std::uint32_t index = 0; index < 4; ++index) client.put(index, read(60'000));
-  stuck.steps();
-  CHECK(stuck.taken() == 2);
-  stuck.release();
-  CHECK(stuck.answered(client, 4));
+  while_committing([&] {
+    Stuck stuck(options);
+    RawClient client(*stuck.daemon);
+    for (std::uint32_t index = 0; index < 4; ++index) client.put(index, read(60'000));
+    stuck.steps();
+    const std::uint64_t taken = stuck.taken();
+    if (!stuck.release()) return false;
+    CHECK(taken == 2);
+    CHECK(stuck.answered(client, 4));
+    return true;
+  });
 }
 
 TEST_CASE(
@@ -173,25 +190,33 @@ TEST_CASE(
 TEST_CASE("clients that hold nearly all ops leave some to one that comes later") {
   TestDaemonOptions options = stepped(64);
   options.worker.ops = 64;
-  Stuck stuck(options);
-  RawClient hog(*stuck.daemon, 2);
-  for (std::uint32_t index = 0; index < 40; ++index) {
-    for (std::uint32_t ring = 0; ring < 2; ++ring) hog.put(index, read(), ring);
-  }
-  stuck.steps();
-  CHECK(stuck.taken() >= 40);
-  CHECK(stuck.taken() <= 49);
-  RawClient second(*stuck.daemon);
-  RawClient third(*stuck.daemon);
-  for (const RawClient* each : {&second, &third}) each->put(0, nop());
-  stuck.steps();
-  for (const RawClient* each : {&second, &third}) CHECK(each->completion(0).sequence == 1);
-  const std::uint64_t before = stuck.taken();
-  for (const RawClient* each : {&second, &third}) each->put(1, read());
-  stuck.steps();
-  CHECK(stuck.taken() == before + 2);
-  stuck.release();
-  CHECK(stuck.daemon->step_until([&] { return stuck.taken() == 82; }));
+  while_committing([&] {
+    Stuck stuck(options);
+    RawClient hog(*stuck.daemon, 2);
+    for (std::uint32_t index = 0; index < 40; ++index) {
+      for (std::uint32_t ring = 0; ring < 2; ++ring) hog.put(index, read(), ring);
+    }
+    stuck.steps();
+    const std::uint64_t of_hog = stuck.taken();
+    RawClient second(*stuck.daemon);
+    RawClient third(*stuck.daemon);
+    for (const RawClient* each : {&second, &third}) each->put(0, nop());
+    stuck.steps();
+    const Completion first_of_second = second.completion(0);
+    const Completion first_of_third = third.completion(0);
+    const std::uint64_t before = stuck.taken();
+    for (const RawClient* each : {&second, &third}) each->put(1, read());
+    stuck.steps();
+    const std::uint64_t after = stuck.taken();
+    if (!stuck.release()) return false;
+    CHECK(of_hog >= 40);
+    CHECK(of_hog <= 49);
+    CHECK(first_of_second.sequence == 1);
+    CHECK(first_of_third.sequence == 1);
+    CHECK(after == before + 2);
+    CHECK(stuck.daemon->step_until([&] { return stuck.taken() == 82; }));
+    return true;
+  });
 }
 
 TEST_CASE("what a client that left had in work is off the count") {

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "dataplane/worker/served.h"
+#include "dataplane/worker/while_committing.h"
 #include "support/gzip_bomb.h"
 #include "support/raw_client.h"
 
@@ -152,47 +153,61 @@ TEST_CASE("a volume replaced by a vacuum is read from its new files, without an 
 }
 
 TEST_CASE("reads wait for a vacuum's commit, and are answered when it is over") {
-  Served served(Drive::kPumped, 30'000'000);
-  const kelp_fid fid = served.volume.put(1, 2, pattern(100, 1));
-  served.start();
-  TestClient client(*served.daemon);
-  REQUIRE(client.read_when_served(fid).status == KELP_OK);
-  served.volume.compact();
-  served.volume.mark_compaction();
-  served.volume.swap_dat();
-  served.volume.swap_idx();
-  for (std::uint64_t tag = 0; tag < 4; ++tag) {
-    kelp_request request = client.read(fid, tag, 1024, 20'000'000);
-    request.buffer = static_cast<std::byte*>(client.buffer) + tag * 1024;
-    REQUIRE(client.submit(request) == KELP_OK);
-  }
-  REQUIRE(eventually([&] { return served.counters().volume_waits.value() >= 4; }));
-  CHECK(client.reap(0).empty());
-  served.volume.unmark_compaction();
-  std::size_t answered = 0;
-  while (answered < 4) {
-    const auto done = client.reap();
-    REQUIRE_FALSE(done.empty());
-    for (const kelp_completion& each : done) CHECK(each.status == KELP_OK);
-    answered += done.size();
-  }
+  while_committing([] {
+    Served served(Drive::kPumped, 30'000'000);
+    const kelp_fid fid = served.volume.put(1, 2, pattern(100, 1));
+    served.start();
+    TestClient client(*served.daemon);
+    REQUIRE(client.read_when_served(fid).status == KELP_OK);
+    served.volume.compact();
+    const auto began = std::chrono::steady_clock::now();
+    served.volume.mark_compaction();
+    served.volume.swap_dat();
+    served.volume.swap_idx();
+    for (std::uint64_t tag = 0; tag < 4; ++tag) {
+      kelp_request request = client.read(fid, tag, 1024, 20'000'000);
+      request.buffer = static_cast<std::byte*>(client.buffer) + tag * 1024;
+      REQUIRE(client.submit(request) == KELP_OK);
+    }
+    const auto all_wait = [&] { return served.counters().volume_waits.value() >= 4; };
+    REQUIRE(eventually([&] { return all_wait() || !is_waited_for(began); }));
+    const bool none_is_answered = client.reap(0).empty();
+    served.volume.unmark_compaction();
+    if (!is_waited_for(began)) return false;
+    CHECK(all_wait());
+    CHECK(none_is_answered);
+    std::size_t answered = 0;
+    while (answered < 4) {
+      const auto done = client.reap();
+      REQUIRE_FALSE(done.empty());
+      for (const kelp_completion& each : done) CHECK(each.status == KELP_OK);
+      answered += done.size();
+    }
+    return true;
+  });
 }
 
 TEST_CASE("a read that waits for a volume too long is sent elsewhere, or ends at its deadline") {
-  Served served(Drive::kPumped, 20'000);
-  const kelp_fid fid = served.volume.put(1, 2, pattern(100, 1));
-  served.start();
-  TestClient client(*served.daemon);
-  REQUIRE(client.read_when_served(fid).status == KELP_OK);
-  served.volume.compact();
-  served.volume.mark_compaction();
-  served.volume.swap_dat();
-  served.volume.swap_idx();
-  CHECK(client.run(client.read(fid, 0, 1024, 10'000'000)).status == KELP_UNAVAILABLE);
-  const kelp_completion late = client.run(client.read(fid, 0, 1024, 2'000));
-  CHECK(late.status == KELP_DEADLINE);
-  CHECK(served.counters().buffers_held.value() == 0);  // nothing was writing
-  served.volume.unmark_compaction();
+  while_committing([] {
+    Served served(Drive::kPumped, 20'000);
+    const kelp_fid fid = served.volume.put(1, 2, pattern(100, 1));
+    served.start();
+    TestClient client(*served.daemon);
+    REQUIRE(client.read_when_served(fid).status == KELP_OK);
+    served.volume.compact();
+    const auto began = std::chrono::steady_clock::now();
+    served.volume.mark_compaction();
+    served.volume.swap_dat();
+    served.volume.swap_idx();
+    const kelp_completion patient = client.run(client.read(fid, 0, 1024, 10'000'000));
+    const kelp_completion late = client.run(client.read(fid, 0, 1024, 2'000));
+    if (!is_waited_for(began)) return false;
+    CHECK(patient.status == KELP_UNAVAILABLE);
+    CHECK(late.status == KELP_DEADLINE);
+    CHECK(served.counters().buffers_held.value() == 0);  // nothing was writing
+    served.volume.unmark_compaction();
+    return true;
+  });
 }
 
 TEST_CASE("small compressed needles are inflated at once, large ones by the loader") {
@@ -290,43 +305,49 @@ TEST_CASE("bytes that do not fit their checksum are CORRUPT, never OK") {
 }
 
 TEST_CASE("thousands of reads that waited for one volume are answered in bounded turns") {
-  TempDir dir;
-  SmallVolume volume(dir.path(), 3);
-  volume.put(1, 0, pattern(100, 1));
-  TestDaemonOptions options;
-  options.drive = Drive::kStepped;
-  options.ring_entries = 1024;
-  options.worker.reload_wait_us = 60'000'000;
-  options.worker.loader.directories = {{dir.path().string(), ""}};
-  TestDaemon daemon(options);
-  RawClient client(daemon);
-  REQUIRE(daemon.step_until([&] { return daemon.worker().loader().settled(); }));
-  daemon.step_until([] { return true; });
-  volume.compact();
-  volume.mark_compaction();
-  volume.swap_dat();
-  volume.swap_idx();
-  for (std::uint32_t i = 0; i < 1024; ++i) {
-    Submission entry{};
-    entry.op = OpCode::kRead;
-    entry.volume = 3;
-    entry.needle = 1;
-    entry.tag = i;
-    entry.length_bytes = 4096;
-    client.put(i, entry);
-  }
-  const WorkerCounters& counters = daemon.worker().counters();
-  REQUIRE(daemon.step_until([&] { return counters.volume_waits.value() >= 1024; }));
-  volume.unmark_compaction();
-  std::uint64_t before = 0;
-  const auto answered = [&] { return counters.completions[KELP_OK].value(); };
-  REQUIRE(eventually([&] {
-    daemon.step();
-    const std::uint64_t now = answered();
-    CHECK(now - before <= 32);
-    before = now;
-    return now == 1024;
-  }));
+  while_committing([] {
+    TempDir dir;
+    SmallVolume volume(dir.path(), 3);
+    volume.put(1, 0, pattern(100, 1));
+    TestDaemonOptions options;
+    options.drive = Drive::kStepped;
+    options.ring_entries = 1024;
+    options.worker.reload_wait_us = 60'000'000;
+    options.worker.loader.directories = {{dir.path().string(), ""}};
+    TestDaemon daemon(options);
+    RawClient client(daemon);
+    REQUIRE(daemon.step_until([&] { return daemon.worker().loader().settled(); }));
+    daemon.step_until([] { return true; });
+    volume.compact();
+    const auto began = std::chrono::steady_clock::now();
+    volume.mark_compaction();
+    volume.swap_dat();
+    volume.swap_idx();
+    for (std::uint32_t i = 0; i < 1024; ++i) {
+      Submission entry{};
+      entry.op = OpCode::kRead;
+      entry.volume = 3;
+      entry.needle = 1;
+      entry.tag = i;
+      entry.length_bytes = 4096;
+      client.put(i, entry);
+    }
+    const WorkerCounters& counters = daemon.worker().counters();
+    const auto all_wait = [&] { return counters.volume_waits.value() >= 1024; };
+    REQUIRE(daemon.step_until([&] { return all_wait() || !is_waited_for(began); }));
+    volume.unmark_compaction();
+    if (!is_waited_for(began)) return false;
+    std::uint64_t before = 0;
+    const auto answered = [&] { return counters.completions[KELP_OK].value(); };
+    REQUIRE(eventually([&] {
+      daemon.step();
+      const std::uint64_t now = answered();
+      CHECK(now - before <= 32);
+      before = now;
+      return now == 1024;
+    }));
+    return true;
+  });
 }
 
 }  // namespace
