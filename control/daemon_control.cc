@@ -134,6 +134,7 @@ std::optional<PeersReport> Daemon::peers_report() const {
   for (PeerReport& peer : rdma_->reports()) report.peers.push_back(std::move(peer));
   report.by_rdma = rdma_->counters();
   report.pinned_bytes = rdma_->pinned_bytes();
+  report.rdma_ports = rdma_port_counters();
   return report;
 }
 
