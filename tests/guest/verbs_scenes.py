@@ -345,4 +345,6 @@ class VerbsScenes(VerbsLab):
         with target, gateway, self.late_reader(gateway, len(self.objects)) as reader:
             self.serving(target)
             self.wait_path(gateway, reader, "tcp")
-            self.expect("RLIMIT_MEMLOCK is 1048576 bytes" in gateway.log.read_text(), "the log does not tell of the limit")
+            log = gateway.log.read_text()
+            self.expect("RDMA needs" in log, "the log does not tell beforehand that the limit is low")
+            self.expect("RLIMIT_MEMLOCK is 1048576 bytes" in log, "the log does not tell of the limit")

@@ -250,7 +250,7 @@ TEST_CASE("devices are a row per port, and its addresses below") {
   kelp::RdmaDevice& shut = found.devices.emplace_back();
   shut.name = "rxe0";
   shut.error = "cannot open it: Permission denied";
-  FakeDaemon daemon(kelp::devices_json(found));
+  FakeDaemon daemon(kelp::devices_json(found, {}, std::nullopt));
   const Ran ran = daemon.ask({"devices"});
   CHECK(ran.code == 0);
   CHECK(ran.out ==
@@ -262,8 +262,8 @@ TEST_CASE("devices are a row per port, and its addresses below") {
         "DEVICE  PORT  GID  ADDRESS          TYPE     INTERFACE\n"
         "mlx5_0     1    3  ::ffff:10.0.0.1  RoCE v2  eth0\n");
   CHECK(nlohmann::json::parse(daemon.ask({"devices", "--json"}).out)["usable"] == 1);
-  CHECK(FakeDaemon(kelp::devices_json({})).ask({"devices"}).out == "no RDMA device\n");
-  CHECK(FakeDaemon(kelp::devices_json({{}, "no memory"})).ask({"devices"}).out ==
+  CHECK(FakeDaemon(kelp::devices_json({}, {}, 1)).ask({"devices"}).out == "no RDMA device\n");
+  CHECK(FakeDaemon(kelp::devices_json({{}, "no memory"}, {}, 1)).ask({"devices"}).out ==
         "no RDMA device: no memory\n");
 }
 
