@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "control/daemon_options.h"
+#include "control/locked_memory.h"
 #include "control/log.h"
 #include "control/log_limiter.h"
 #include "control/privileges.h"
@@ -203,6 +204,9 @@ Result<void> Daemon::start_gateway() {
 Result<void> Daemon::open_rdma() {
   const bool listens = !config_.rdma.listen.empty();
   if (!listens && (!config_.rdma.use || list_rdma_devices().devices.empty())) return {};
+  if (const auto shortage = lock_shortage(locked_memory(config_), lock_limit_bytes())) {
+    log_warning(*shortage, {{"remedy", kLockRemedy}});
+  }
   auto opened = RdmaConnections::create(std::move(*rdma_options_));
   if (opened) {
     rdma_ = std::move(*opened);

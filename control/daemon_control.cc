@@ -8,6 +8,7 @@
 #include "control/daemon.h"
 #include "control/daemon_options.h"
 #include "control/devices_json.h"
+#include "control/locked_memory.h"
 #include "control/log.h"
 #include "control/peers_json.h"
 #include "control/trace_report.h"
@@ -66,9 +67,9 @@ HttpRoutes Daemon::routes() {
     response.body = peers_json(peers_report());
     return response;
   });
-  routes.add("GET", "/devices", [](const HttpRequest&) {
+  routes.add("GET", "/devices", [this](const HttpRequest&) {
     HttpResponse response;
-    response.body = devices_json(list_rdma_devices());
+    response.body = devices_json(list_rdma_devices(), locked_memory(config_), lock_limit_bytes());
     return response;
   });
   routes.add("GET", "/metrics", [this](const HttpRequest&) {
@@ -134,6 +135,7 @@ std::optional<PeersReport> Daemon::peers_report() const {
   for (PeerReport& peer : rdma_->reports()) report.peers.push_back(std::move(peer));
   report.by_rdma = rdma_->counters();
   report.pinned_bytes = rdma_->pinned_bytes();
+  report.rdma_ports = rdma_port_counters();
   return report;
 }
 

@@ -51,14 +51,22 @@ ReportJson device_json(const RdmaDevice& device) {
 
 }  // namespace
 
-std::string devices_json(const RdmaDevices& found) {
+std::string devices_json(const RdmaDevices& found, const LockedMemory& locked,
+                         std::optional<std::uint64_t> lock_limit_bytes) {
   ReportJson list = ReportJson::array();
   std::size_t usable = 0;
   for (const RdmaDevice& device : found.devices) {
     list.push_back(device_json(device));
     for (const RdmaPort& port : device.ports) usable += port.obstacle.empty();
   }
-  return report_text({{"devices", list}, {"error", found.error}, {"usable", usable}});
+  return report_text(
+      {{"devices", list},
+       {"error", found.error},
+       {"usable", usable},
+       {"locked_memory",
+        {{"limit_bytes", lock_limit_bytes ? ReportJson(*lock_limit_bytes) : ReportJson()},
+         {"pinned_bytes", locked.pinned_bytes},
+         {"program_bytes", locked.program_bytes}}}});
 }
 
 }  // namespace kelp

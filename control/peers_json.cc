@@ -29,6 +29,14 @@ ReportJson adapter_json(const VerbsCounters& adapter) {
           {"signalled", adapter.signalled.value()}};
 }
 
+ReportJson rdma_json(const RdmaPath& path) {
+  return {{"device", path.device},
+          {"port", path.port},
+          {"gid", path.gid},
+          {"gid_type", path.gid_type},
+          {"mtu_bytes", path.mtu_bytes}};
+}
+
 ReportJson peer_json(const PeerReport& peer) {
   return {{"address", peer.address},
           {"node", peer.node},
@@ -42,7 +50,8 @@ ReportJson peer_json(const PeerReport& peer) {
           {"path", kelp_path_name(peer.path)},
           {"credits", peer.slots},
           {"traffic", peer.traffic == nullptr ? ReportJson() : traffic_json(*peer.traffic)},
-          {"adapter", peer.adapter == nullptr ? ReportJson() : adapter_json(*peer.adapter)}};
+          {"adapter", peer.adapter == nullptr ? ReportJson() : adapter_json(*peer.adapter)},
+          {"rdma", peer.rdma ? rdma_json(*peer.rdma) : ReportJson()}};
 }
 
 ReportJson counts_json(const PeerCounters& counted) {
@@ -62,6 +71,11 @@ std::string peers_json(const std::optional<PeersReport>& report) {
   if (report->by_rdma) {
     document["rdma_counters"] = counts_json(*report->by_rdma);
     document["rdma_counters"]["pinned_bytes"] = report->pinned_bytes;
+    ReportJson ports = ReportJson::array();
+    for (const RdmaPortCounters& port : report->rdma_ports) {
+      ports.push_back({{"device", port.device}, {"port", port.port}, {"counters", port.counters}});
+    }
+    document["rdma_ports"] = ports;
   }
   return report_text(document);
 }

@@ -77,50 +77,6 @@ void add_latencies(const json& latencies, std::string& text, bool colour) {
   text += "\n" + table.text(colour, 2);
 }
 
-/// One that is not up is bad once there is a reason, and until then it has just begun.
-Tone link_tone(const std::string& state, const std::string& error) {
-  if (state == "up") return Tone::kGood;
-  return error.empty() || error == "-" ? Tone::kWarning : Tone::kBad;
-}
-
-/// What the connection that is up was agreed by; what an earlier one used is of no interest.
-std::string key_text(const json& peer, bool up) {
-  if (!up) return "-";
-  return field_count(peer, "key_id") == 0 ? "none" : field_text(peer, "key_id");
-}
-
-/// Our worker comes first, whichever side we are. Which of its workers a gateway connects is not
-/// reported.
-void add_peer(const json& peer, Table& table) {
-  const bool asks_us = field(peer, "role") == "gateway";
-  const std::string state = field_text(peer, "state");
-  const std::string error = field_text(peer, "error");
-  const json& traffic = field(peer, "traffic");
-  table.add({{field_text(peer, "address")},
-             {field_text(peer, "role")},
-             {field_text(peer, "node")},
-             {field_text(peer, asks_us ? "target_worker" : "worker")},
-             {asks_us ? "-" : field_text(peer, "target_worker")},
-             {state, link_tone(state, error)},
-             {key_text(peer, state == "up")},
-             {field_text(traffic, "in_flight")},
-             {field_text(traffic, "answers")},
-             bytes_cell(traffic, "bytes"),
-             {field_text(traffic, "p50_us")},
-             {field_text(traffic, "p99_us")},
-             {error == "-" ? "" : error}});
-}
-
-std::string peer_counts(const json& counters, bool colour) {
-  if (!counters.is_object()) return "";
-  FactList facts;
-  facts.add("from gateways", {field_text(counters, "accepted") + " accepted, " +
-                              field_text(counters, "refused") + " of them refused"});
-  facts.add("to targets", {field_text(counters, "connected") + " made, " +
-                           field_text(counters, "failed") + " attempts failed"});
-  return "\n" + facts.text(colour);
-}
-
 }  // namespace
 
 std::string view_health(const json& health, bool colour) {
@@ -230,33 +186,6 @@ std::string view_clients(const json& clients, bool colour) {
                {leaving ? "leaving" : "attached", leaving ? Tone::kWarning : Tone::kPlain}});
   }
   return table.text(colour);
-}
-
-std::string view_peers(const json& peers, bool colour) {
-  const json& list = field(peers, "peers");
-  const json& counters = field(peers, "counters");
-  if (!list.is_array()) return "no peers\n";
-  if (list.empty() && counters.is_null()) {
-    return "no peers: neither [peer] nor a gateway that could discover them is configured\n";
-  }
-  if (list.empty()) {
-    return "no peers: no other kelpd is connected\n" + peer_counts(counters, colour);
-  }
-  Table table({{"ADDRESS"},
-               {"ROLE"},
-               {"NODE"},
-               {"WORKER", true},
-               {"PEER WORKER", true},
-               {"STATE"},
-               {"KEY", true},
-               {"IN FLIGHT", true},
-               {"ANSWERS", true},
-               {"BYTES", true},
-               {"P50 (us)", true},
-               {"P99 (us)", true},
-               {"ERROR"}});
-  for (const json& peer : list) add_peer(peer, table);
-  return table.text(colour) + peer_counts(counters, colour);
 }
 
 std::string view_reload(const json& reload, bool colour) {

@@ -10,8 +10,6 @@ std::string view_health(const nlohmann::json& health, bool colour);
 std::string view_volumes(const nlohmann::json& volumes, bool colour);
 std::string view_stats(const nlohmann::json& stats, bool colour);
 std::string view_clients(const nlohmann::json& clients, bool colour);
-/// A line per connection with another kelpd, then how many there were since the daemon's start.
-std::string view_peers(const nlohmann::json& peers, bool colour);
 std::string view_reload(const nlohmann::json& reload, bool colour);
 /// Of /drain, /disable and /enable: the one word they answer.
 std::string view_status(const nlohmann::json& answer, bool colour);

@@ -2,7 +2,6 @@
 
 #include <linux/io_uring.h>
 #include <sched.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
@@ -12,7 +11,6 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "tools/control_client.h"
 #include "tools/control_command.h"
@@ -37,9 +35,6 @@ class Settings {
   std::string text(const std::string& key, const std::string& otherwise) const {
     const json& item = item_of(key);
     return item.is_null() ? otherwise : field_text(item, "value");
-  }
-  std::uint64_t number(const std::string& key, std::uint64_t otherwise) const {
-    return field_count(item_of(key), "value").value_or(otherwise);
   }
   bool names_something(const std::string& key) const {
     return !field(item_of(key), "value").empty();
@@ -94,21 +89,14 @@ Finding look_at_cpus(const Settings& settings, std::uint64_t workers) {
                     settings.text("worker.polling", "adaptive") == "poll");
 }
 
-/// Of the process `pid`; of this one where it cannot be asked.
-std::optional<std::uint64_t> locked_limit(const std::string& pid) {
-  constexpr std::string_view kLine = "Max locked memory";
-  std::ifstream limits("/proc/" + pid + "/limits");
-  for (std::string line; std::getline(limits, line);) {
-    if (!line.starts_with(kLine)) continue;
-    std::istringstream words(line.substr(kLine.size()));
-    std::uint64_t soft = 0;
-    if (words >> soft) return soft;
-    return std::nullopt;  // "unlimited"
+/// What the daemon says of itself: its limit, and what RDMA would pin if there were a usable port.
+Finding look_at_memlock(const json& locked, const RdmaState& rdma) {
+  std::optional<RdmaMemory> memory;
+  if ((rdma.used || rdma.listens) && !rdma.usable.empty()) {
+    memory = {field_count(locked, "pinned_bytes").value_or(0),
+              field_count(locked, "program_bytes").value_or(0)};
   }
-  rlimit limit{};
-  ::getrlimit(RLIMIT_MEMLOCK, &limit);
-  if (limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
-  return limit.rlim_cur;
+  return judge_memlock(field_count(locked, "limit_bytes"), memory);
 }
 
 RdmaState rdma_state(const json& devices, const Settings& settings) {
@@ -137,17 +125,11 @@ RdmaState rdma_state(const json& devices, const Settings& settings) {
   return state;
 }
 
-void look_at_rdma(const CommonOptions& common, const json& health, const Settings& settings,
-                  std::uint64_t workers, std::vector<Finding>& findings) {
+void look_at_rdma(const CommonOptions& common, const Settings& settings,
+                  std::vector<Finding>& findings) {
   const Outcome<json> devices = ask_control(common, "/devices");
   const RdmaState state = rdma_state(devices ? *devices : json(), settings);
-  std::optional<RdmaMemory> memory;
-  if ((state.used || state.listens) && !state.usable.empty()) {
-    memory.emplace();
-    if (state.listens) memory->pinned_bytes = workers * settings.number("rdma.arena_bytes", 0);
-    memory->program_bytes = settings.number("client.max_data_bytes", 0);
-  }
-  findings.push_back(judge_memlock(locked_limit(field_text(health, "pid")), memory));
+  if (devices) findings.push_back(look_at_memlock(field(*devices, "locked_memory"), state));
   findings.push_back(judge_rdma(state));
 }
 
@@ -227,7 +209,7 @@ std::vector<Finding> examine(const CommonOptions& common, const DoctorOptions& o
   findings.push_back(look_at_cpus(settings, workers));
   findings.push_back(look_at_run_dir(control_socket_path(common)));
   if (health) {
-    look_at_rdma(common, *health, settings, workers, findings);
+    look_at_rdma(common, settings, findings);
     look_at_health(*health, findings);
     findings.push_back(look_at_attach(common));
   } else {

@@ -17,6 +17,7 @@
 #include "tools/doctor.h"
 #include "tools/loadgen_command.h"
 #include "tools/output_file.h"
+#include "tools/peer_views.h"
 #include "tools/read_command.h"
 #include "tools/ring_commands.h"
 #include "tools/stat_command.h"

@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "control/peers/rdma_path.h"
 #include "dataplane/transport/link_counters.h"
+#include "dataplane/transport/verbs/rdma_devices.h"
 #include "dataplane/transport/verbs/verbs_counters.h"
 #include "shm_ring/kelp.h"
 
@@ -28,6 +30,7 @@ struct PeerReport {
   std::shared_ptr<const LinkCounters> traffic;     ///< null: it has not been up yet
   kelp_path path = KELP_PATH_TCP;                  ///< what answers come by
   std::shared_ptr<const VerbsCounters> adapter{};  ///< null: it is no RDMA connection, or not up
+  std::optional<RdmaPath> rdma{};                  ///< nothing: the same
 };
 
 struct PeerCounters {
@@ -43,6 +46,8 @@ struct PeersReport {
   PeerCounters by_tcp;
   std::optional<PeerCounters> by_rdma{};  ///< nothing: there is no RDMA here
   std::size_t pinned_bytes = 0;           ///< for RDMA
+  /// Of all ports of this host: retries and RNR are counted by port, not by connection.
+  std::vector<RdmaPortCounters> rdma_ports{};
 };
 
 }  // namespace kelp

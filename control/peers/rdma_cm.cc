@@ -4,6 +4,7 @@
 #include <cstring>
 #include <system_error>
 
+#include "dataplane/transport/verbs/rdma_devices.h"
 #include "dataplane/wire/frames.h"
 
 namespace kelp {
@@ -45,14 +46,34 @@ std::string rdma_obstacle(const rdma_cm_id& id) {
       return "";
     }
   }
-  return "its address is not one of RoCE v2";
+  RdmaPath other;
+  other.ethernet = true;
+  other.gid_type = "RoCE v1";
+  return rdma_path_obstacle(other);
 }
 
-std::uint32_t rdma_mtu_bytes(rdma_cm_id& id) {
+RdmaPath rdma_path(const rdma_cm_id& id) {
+  RdmaPath path;
+  path.device = ::ibv_get_device_name(id.verbs->device);
+  path.port = id.port_num;
+  ibv_port_attr port{};
+  path.ethernet = ::ibv_query_port(id.verbs, id.port_num, &port) == 0 &&
+                  port.link_layer == IBV_LINK_LAYER_ETHERNET;
   ibv_qp_attr attributes{};
   ibv_qp_init_attr init{};
-  if (::ibv_query_qp(id.qp, &attributes, IBV_QP_PATH_MTU, &init) != 0) return 0;
-  return 128U << attributes.path_mtu;
+  if (::ibv_query_qp(id.qp, &attributes, IBV_QP_PATH_MTU | IBV_QP_AV, &init) != 0) return path;
+  path.mtu_bytes = 128U << attributes.path_mtu;
+  // An address may be there twice, by RoCE v1 and v2: which one it is, the queue pair knows.
+  ibv_gid_entry entry{};
+  if (attributes.ah_attr.is_global == 0 ||
+      ::ibv_query_gid_ex(id.verbs, id.port_num, attributes.ah_attr.grh.sgid_index, &entry, 0) !=
+          0) {
+    return path;
+  }
+  RdmaGid gid = rdma_gid(entry);
+  path.gid = std::move(gid.address);
+  path.gid_type = std::move(gid.type);
+  return path;
 }
 
 }  // namespace kelp

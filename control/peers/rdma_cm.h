@@ -7,6 +7,8 @@
 #include <memory>
 #include <string>
 
+#include "control/peers/rdma_path.h"
+
 namespace kelp {
 
 struct DestroyRdmaId {
@@ -26,10 +28,11 @@ using RdmaEvents = std::unique_ptr<rdma_event_channel, DestroyRdmaEvents>;
 /// Why attempts fail, from an event's status: -errno of resolving, or the CM's reason of a refusal.
 std::string rdma_reason(const rdma_cm_event& event);
 
-/// What travels by anything but RoCE v2 or InfiniBand does not leave its segment. "": nothing.
+/// Before there is a connection: no address of its port by RoCE v2 is the one it has. "": all is
+/// well.
 std::string rdma_obstacle(const rdma_cm_id& id);
 
-/// Of the path, as both ends agreed upon it; 0: unknown.
-std::uint32_t rdma_mtu_bytes(rdma_cm_id& id);
+/// Of one that is established.
+RdmaPath rdma_path(const rdma_cm_id& id);
 
 }  // namespace kelp

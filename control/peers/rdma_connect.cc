@@ -100,7 +100,7 @@ void RdmaConnections::heard(std::uint64_t id, const rdma_cm_event& event) {
       if (auto begun = connect(connection); !begun) fail(id, begun.error().what);
       return;
     case RDMA_CM_EVENT_ESTABLISHED:
-      established(connection);
+      established(id);
       return;
     case RDMA_CM_EVENT_DISCONNECTED:
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
@@ -299,8 +299,13 @@ Result<void> RdmaConnections::make_endpoint(Connection& connection, std::uint16_
   return {};
 }
 
-void RdmaConnections::established(Connection& connection) {
+void RdmaConnections::established(std::uint64_t id) {
+  Connection& connection = connections_.at(id);
   connection.established = true;
+  connection.path = rdma_path(*connection.id);
+  if (const std::string obstacle = rdma_path_obstacle(connection.path); !obstacle.empty()) {
+    return fail(id, obstacle);
+  }
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_RTS;
   attributes.min_rnr_timer = kMinRnrTimer;
@@ -380,8 +385,10 @@ void RdmaConnections::agreed(std::uint64_t id) {
     log_info("an RDMA connection is up",
              {{"peer", connection.address},
               {"role", connection.is_gateway() ? "target" : "gateway"},
-              {"device", ::ibv_get_device_name(connection.id->verbs->device)},
-              {"mtu_bytes", std::to_string(rdma_mtu_bytes(*connection.id))}});
+              {"device", connection.path.device},
+              {"gid", connection.path.gid},
+              {"gid_type", connection.path.gid_type},
+              {"mtu_bytes", std::to_string(connection.path.mtu_bytes)}});
   }
   if (!connection.is_gateway()) return;
   ++counters_.connected;

@@ -281,6 +281,7 @@ std::vector<PeerReport> RdmaConnections::reports() const {
     report.key_id = found->second.agreement.key_id;
     report.slots = found->second.agreement.slots;
     report.adapter = found->second.endpoint->counters();
+    report.rdma = found->second.path;
   }
   for (const auto& [id, connection] : connections_) {
     if (connection.is_gateway() || !connection.with_worker) continue;
@@ -294,6 +295,7 @@ std::vector<PeerReport> RdmaConnections::reports() const {
     report.traffic = connection.traffic;
     report.path = KELP_PATH_VERBS;
     report.adapter = connection.endpoint->counters();
+    report.rdma = connection.path;
   }
   return reports;
 }

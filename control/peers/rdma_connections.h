@@ -84,6 +84,7 @@ class RdmaConnections {
     std::unique_ptr<wire::GatewayHandshake> gateway;  // one of both
     std::unique_ptr<wire::TargetHandshake> target;
     bool established = false;
+    RdmaPath path;  // known once it is established
     bool with_worker = false;
     std::string failure;  // its refusal is on the way, and it ends with `end`
     Clock::time_point end;
@@ -123,7 +124,7 @@ class RdmaConnections {
   void dial(std::size_t which);
   Result<void> connect(Connection& connection);
   Result<void> make_endpoint(Connection& connection, std::uint16_t slots);
-  void established(Connection& connection);
+  void established(std::uint64_t id);
   void send_output(Connection& connection);
   void go_on(std::uint64_t id);
   void agreed(std::uint64_t id);

@@ -244,9 +244,23 @@ class VerbsScenes(VerbsLab):
             with self.gateway(pd_per_peer=True, source=ADDRESS, traffic_class=104, retries=3, ack_timeout=18) as gateway, \
                     self.late_reader(gateway, len(self.objects)) as reader:
                 self.wait_path(gateway, reader)
+                for kelpd in (gateway, target):
+                    self._tells_of_path(kelpd)
             with self.gateway(use=False) as gateway, self.late_reader(gateway, len(self.objects)) as reader:
                 self.wait_path(gateway, reader, "tcp")
                 self.expect(not self.peers(gateway), f"an RDMA connection that nobody wanted: {self.peers(gateway)}")
+
+    def _tells_of_path(self, kelpd: daemon.Daemon) -> None:
+        """Each end has read back what the connection goes by: in /peers, in the log; the table shows the port's retries."""
+        told = self.peers(kelpd)
+        ways = [peer["rdma"] or {} for peer in told]
+        self.expect(ways and all(way.get("device") == "rxe0" and way.get("gid") == f"::ffff:{ADDRESS}" and
+                                 way.get("gid_type") == "RoCE v2" and way.get("mtu_bytes") in (1024, 2048, 4096) for way in ways),
+                    f"what a connection goes by: {told}")
+        up = [line for line in kelpd.log.read_text().splitlines() if "an RDMA connection is up" in line]
+        self.expect(up and all("RoCE v2" in line and "mtu_bytes" in line for line in up), f"the log of a connection: {up}")
+        table = kelpd.kelpctl("peers").stdout.decode()
+        self.expect(" verbs " in table and " CREDITS " in table and "rcvd_rnr_err" in table, table)
 
     # ---- strangers
 
@@ -398,3 +412,4 @@ class VerbsScenes(VerbsLab):
             self.wait_path(gateway, reader, "tcp")
             told = "RLIMIT_MEMLOCK is 1048576 bytes"
             process.wait_until("a word of the limit", lambda: told in gateway.log.read_text(), [gateway.child], PATIENCE_S)
+            self.expect("RDMA needs" in gateway.log.read_text(), "the log does not tell beforehand that the limit is low")

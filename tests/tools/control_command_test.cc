@@ -9,7 +9,7 @@
 #include "control/peers_json.h"
 #include "control/run_dir.h"
 #include "control/served_http.h"
-#include "tools/control_views.h"
+#include "tools/peer_views.h"
 #include "tools/run_kelpctl.h"
 
 using kelp::HttpRequest;
@@ -167,10 +167,11 @@ TEST_CASE("clients are a table") {
 TEST_CASE("peers are a table with our worker first, and the counts below it") {
   const std::string body = R"({"peers":[
     {"address":"10.0.0.1:7411","node":"","role":"target","worker":1,"target_worker":2,
-     "state":"up","error":"","key_id":7,"credits":64,"traffic":{"in_flight":3,"answers":1200,
+     "state":"up","error":"","key_id":7,"path":"tcp","credits":64,"traffic":{"in_flight":3,"answers":1200,
      "ok":1199,"late":1,"bytes":4096000,"p50_us":15.4,"p99_us":31.0,"max_us":900.5}},
     {"address":"10.0.0.2:7411","node":"","role":"target","worker":0,"target_worker":0,
-     "state":"waiting","error":"Connection refused","key_id":7,"credits":0,"traffic":null},
+     "state":"waiting","error":"Connection refused","key_id":7,"path":"tcp","credits":0,
+     "traffic":null},
     {"address":"10.0.0.3:7411","node":"","role":"target","worker":0,"target_worker":0,
      "state":"connecting","error":"","key_id":0},
     {"address":"127.0.0.1:51234","node":"client\u001b","role":"gateway","worker":0,
@@ -180,16 +181,16 @@ TEST_CASE("peers are a table with our worker first, and the counts below it") {
   const Ran ran = daemon.ask({"peers"});
   CHECK(ran.code == 0);  // also with peers that are down
   CHECK(ran.out ==
-        "ADDRESS          ROLE     NODE        WORKER  PEER WORKER  STATE        KEY  IN FLIGHT  "
-        "ANSWERS    BYTES  P50 (us)  P99 (us)  ERROR\n"
-        "10.0.0.1:7411    target                    1            2  up             7          3  "
-        "   1200  3.9 MiB      15.4      31.0\n"
-        "10.0.0.2:7411    target                    0            0  waiting        -          -  "
-        "      -        -         -         -  Connection refused\n"
-        "10.0.0.3:7411    target                    0            0  connecting     -          -  "
-        "      -        -         -         -\n"
-        "127.0.0.1:51234  gateway  client\\x1b       3            -  up          none          -  "
-        "      -        -         -         -\n"
+        "ADDRESS          ROLE     PATH  NODE        WORKER  PEER WORKER  STATE        KEY  "
+        "CREDITS  IN FLIGHT  ANSWERS    BYTES  P50 (us)  P99 (us)  ERROR\n"
+        "10.0.0.1:7411    target   tcp                    1            2  up             7  "
+        "     64          3     1200  3.9 MiB      15.4      31.0\n"
+        "10.0.0.2:7411    target   tcp                    0            0  waiting        -  "
+        "      -          -        -        -         -         -  Connection refused\n"
+        "10.0.0.3:7411    target   -                      0            0  connecting     -  "
+        "      -          -        -        -         -         -\n"
+        "127.0.0.1:51234  gateway  -     client\\x1b       3            -  up          none  "
+        "      -          -        -        -         -         -\n"
         "\nfrom gateways  3 accepted, 2 of them refused\n"
         "to targets     1 made, 4 attempts failed\n");
   CHECK(daemon.ask({"peers", "--json"}).out == body + "\n");
@@ -197,6 +198,45 @@ TEST_CASE("peers are a table with our worker first, and the counts below it") {
   CHECK(contains(coloured, "\x1b[32mup\x1b[0m"));
   CHECK(contains(coloured, "\x1b[31mwaiting\x1b[0m"));
   CHECK(contains(coloured, "\x1b[33mconnecting\x1b[0m"));
+}
+
+TEST_CASE("connections by TCP and by RDMA are told apart, and retries are shown as the port's") {
+  kelp::PeerReport tcp;
+  tcp.address = "10.0.0.1:18516";
+  tcp.target = true;
+  tcp.state = "up";
+  tcp.slots = 64;
+  kelp::PeerReport verbs = tcp;
+  verbs.address = "10.0.0.1:18515";
+  verbs.path = KELP_PATH_VERBS;
+  verbs.slots = 32;
+  verbs.adapter = std::make_shared<kelp::VerbsCounters>();
+  verbs.rdma = kelp::RdmaPath{"rxe0", 1, true, "::ffff:10.0.0.2", "RoCE v2", 4096};
+  kelp::PeersReport report{{tcp, verbs}, {1, 2, 3, 4}, {{5, 6, 7, 8}}, 1 << 20};
+  report.rdma_ports = {{"rxe0", 1, {{"send_rnr_err", 9}, {"sent_pkts", 10}}}};
+  FakeDaemon daemon(kelp::peers_json(report));
+  CHECK(daemon.ask({"peers"}).out ==
+        "ADDRESS         ROLE    PATH   NODE  WORKER  PEER WORKER  STATE   KEY  CREDITS  "
+        "IN FLIGHT  ANSWERS  BYTES  P50 (us)  P99 (us)  ERROR\n"
+        "10.0.0.1:18516  target  tcp               0            0  up     none       64  "
+        "        -        -      -         -         -\n"
+        "10.0.0.1:18515  target  verbs             0            0  up     none       32  "
+        "        -        -      -         -         -\n"
+        "\nfrom gateways by tcp    1 accepted, 2 of them refused\n"
+        "to targets by tcp       3 made, 4 attempts failed\n"
+        "from gateways by verbs  5 accepted, 6 of them refused\n"
+        "to targets by verbs     7 made, 8 attempts failed\n"
+        "pinned                  1.0 MiB\n"
+        "\nDEVICE  PORT  COUNTER OF THE PORT  VALUE\n"
+        "rxe0       1  send_rnr_err             9\n");
+  const auto told = nlohmann::json::parse(daemon.ask({"peers", "--json"}).out);
+  CHECK(told["peers"][0]["rdma"].is_null());
+  CHECK(told["peers"][1]["rdma"] == nlohmann::json{{"device", "rxe0"},
+                                                   {"port", 1},
+                                                   {"gid", "::ffff:10.0.0.2"},
+                                                   {"gid_type", "RoCE v2"},
+                                                   {"mtu_bytes", 4096}});
+  CHECK(told["rdma_ports"][0]["counters"]["sent_pkts"] == 10);
 }
 
 TEST_CASE("devices are a row per port, and its addresses below") {
@@ -210,7 +250,7 @@ TEST_CASE("devices are a row per port, and its addresses below") {
   kelp::RdmaDevice& shut = found.devices.emplace_back();
   shut.name = "rxe0";
   shut.error = "cannot open it: Permission denied";
-  FakeDaemon daemon(kelp::devices_json(found));
+  FakeDaemon daemon(kelp::devices_json(found, {}, std::nullopt));
   const Ran ran = daemon.ask({"devices"});
   CHECK(ran.code == 0);
   CHECK(ran.out ==
@@ -222,8 +262,8 @@ TEST_CASE("devices are a row per port, and its addresses below") {
         "DEVICE  PORT  GID  ADDRESS          TYPE     INTERFACE\n"
         "mlx5_0     1    3  ::ffff:10.0.0.1  RoCE v2  eth0\n");
   CHECK(nlohmann::json::parse(daemon.ask({"devices", "--json"}).out)["usable"] == 1);
-  CHECK(FakeDaemon(kelp::devices_json({})).ask({"devices"}).out == "no RDMA device\n");
-  CHECK(FakeDaemon(kelp::devices_json({{}, "no memory"})).ask({"devices"}).out ==
+  CHECK(FakeDaemon(kelp::devices_json({}, {}, 1)).ask({"devices"}).out == "no RDMA device\n");
+  CHECK(FakeDaemon(kelp::devices_json({{}, "no memory"}, {}, 1)).ask({"devices"}).out ==
         "no RDMA device: no memory\n");
 }
 
@@ -302,6 +342,8 @@ TEST_CASE("answers of odd shapes are shown as far as they go, never a crash") {
         R"({"peers":7,"counters":7})", R"({"peers":[],"counters":{"accepted":"\u001b"}})",
         R"({"peers":[7,null,[],{"role":7,"state":[],"node":"\u001b","error":"\u001b",
             "key_id":-1},{"role":"gateway","state":"up","key_id":"\u001b"}],"counters":null})",
+        R"({"peers":[{"path":"\u001b","credits":[]}],"counters":{},"rdma_counters":{},
+            "rdma_ports":[7,{"counters":7},{"device":"\u001b","counters":{"rnr\u001b":"\u001b"}}]})",
         R"({"status":"\u001b[2J","volumes":{"serving":"\u001b"}})"}) {
     CAPTURE(body);
     FakeDaemon daemon(body);

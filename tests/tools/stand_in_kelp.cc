@@ -124,7 +124,18 @@ const char* kelp_status_text(kelp_status) {
   return "The sentence.";
 }
 const char* kelp_path_name(kelp_path path) {
-  return path == KELP_PATH_LOCAL ? "local" : path == KELP_PATH_HTTP ? "http" : "none";
+  switch (path) {
+    case KELP_PATH_LOCAL:
+      return "local";
+    case KELP_PATH_VERBS:
+      return "verbs";
+    case KELP_PATH_TCP:
+      return "tcp";
+    case KELP_PATH_HTTP:
+      return "http";
+    default:
+      return "none";
+  }
 }
 const char* kelp_version(void) {
   return "0.1.0";

@@ -69,11 +69,7 @@ std::vector<RdmaGid> gids_of(ibv_context* context, std::uint32_t port) {
   for (ssize_t i = 0; i < count; ++i) {
     const ibv_gid_entry& entry = entries[static_cast<std::size_t>(i)];
     if (entry.port_num != port) continue;
-    std::array<char, INET6_ADDRSTRLEN> address{};
-    ::inet_ntop(AF_INET6, entry.gid.raw, address.data(), address.size());
-    std::array<char, IF_NAMESIZE> interface {};
-    ::if_indextoname(entry.ndev_ifindex, interface.data());
-    gids.push_back({entry.gid_index, address.data(), type_name(entry.gid_type), interface.data()});
+    gids.push_back(rdma_gid(entry));
   }
   return gids;
 }
@@ -170,6 +166,14 @@ void add_unreachable(std::vector<RdmaDevice>& devices) {
 }
 
 }  // namespace
+
+RdmaGid rdma_gid(const ibv_gid_entry& entry) {
+  std::array<char, INET6_ADDRSTRLEN> address{};
+  ::inet_ntop(AF_INET6, entry.gid.raw, address.data(), address.size());
+  std::array<char, IF_NAMESIZE> interface {};
+  ::if_indextoname(entry.ndev_ifindex, interface.data());
+  return {entry.gid_index, address.data(), type_name(entry.gid_type), interface.data()};
+}
 
 RdmaDevices list_rdma_devices() {
   RdmaDevices found;

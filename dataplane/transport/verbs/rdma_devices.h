@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+struct ibv_gid_entry;
+
 namespace kelp {
 
 struct RdmaGid {
@@ -31,6 +33,9 @@ struct RdmaPort {
   /// Of the driver, since the device is there: retransmissions, RNR and what else it counts.
   std::map<std::string, std::uint64_t> counters = {};
 };
+
+/// An entry of a port's table in words.
+RdmaGid rdma_gid(const ibv_gid_entry& entry);
 
 /// What a ConnectX says of itself, by mlx5dv.
 struct Mlx5Facts {
