@@ -64,7 +64,9 @@ HttpRoutes Daemon::routes() {
   });
   routes.add("GET", "/peers", [this](const HttpRequest&) {
     HttpResponse response;
-    response.body = peers_json(peers_report());
+    std::optional<PeersReport> report = peers_report();
+    if (report && rdma_ != nullptr) report->rdma_ports = rdma_port_counters();
+    response.body = peers_json(report);
     return response;
   });
   routes.add("GET", "/devices", [this](const HttpRequest&) {
@@ -135,7 +137,6 @@ std::optional<PeersReport> Daemon::peers_report() const {
   for (PeerReport& peer : rdma_->reports()) report.peers.push_back(std::move(peer));
   report.by_rdma = rdma_->counters();
   report.pinned_bytes = rdma_->pinned_bytes();
-  report.rdma_ports = rdma_port_counters();
   return report;
 }
 

@@ -56,10 +56,11 @@ struct alignas(16) Exchange {
 
   // How far it is.
   Stage stage = Stage::kNew;
-  bool waits = false;      ///< in Reads' queue, for slabs or places in the ring
-  bool orphan = false;     ///< its connection is gone
-  bool hinted = false;     ///< the volume server that was named is asked
-  std::uint8_t tries = 0;  ///< times that stat and read did not fit each other
+  bool waits = false;           ///< in Reads' queue, for slabs or places in the ring
+  bool orphan = false;          ///< its connection is gone
+  bool hinted = false;          ///< the volume server that was named is asked
+  std::uint32_t body_slab = 0;  ///< what a slab of it has to have room for, once that is known
+  std::uint8_t tries = 0;       ///< times that stat and read did not fit each other
   std::uint32_t in_flight = 0;
   Clock::time_point arrived{};
   Clock::time_point deadline{};

@@ -22,8 +22,9 @@ bool stat_alone(const Exchange& exchange) noexcept {
          !exchange.if_modified_since.empty();
 }
 
-/// Of the first read, before the length of the needle is known.
+/// Of the first read, before the length of the needle is known; or again, when it is.
 std::uint32_t first_bytes(const Exchange& exchange) noexcept {
+  if (exchange.body_slab != 0) return exchange.body_slab;
   if (exchange.size == 0) return Buffers::kSmallest;
   if (exchange.size > Buffers::kLargest) return Buffers::kMiddle;
   return static_cast<std::uint32_t>(exchange.size);
@@ -109,26 +110,31 @@ void Reads::wait(Exchange& exchange) {
   waiting_.push_back(&exchange);
 }
 
+/// Before its head is written: there is no slab for its body yet. What was learnt is learnt again,
+/// and the needle may be another one by then. Meanwhile it holds none that others want.
+void Reads::wait_for_slab(Exchange& exchange, std::uint32_t bytes) {
+  exchange.partial = false;
+  exchange.body_slab = bytes;
+  for (Piece& piece : exchange.pieces) ring_.buffers()->give(std::exchange(piece.slab, nullptr));
+  wait(exchange);
+}
+
+/// In turn, but those who want a large slab do not stop those who want a small one.
 bool Reads::serve_waiting(Clock::time_point now, std::vector<std::uint32_t>& answered) {
-  while (!waiting_.empty()) {
-    Exchange& first = *waiting_.front();
-    if (now >= first.deadline) {
-      give_up(first);
-    } else if (first.answering) {
-      first.waits = false;
-      read_ahead(first);
-      if (first.waits) {  // it stands behind the others now
-        waiting_.pop_back();
-        return true;
-      }
-    } else if (!try_begin(first)) {
-      return ring_.has_room(2);
+  serving_.clear();
+  serving_.swap(waiting_);
+  for (Exchange* const each : serving_) {
+    each->waits = false;
+    if (now >= each->deadline) {
+      give_up(*each);
+    } else if (each->answering) {
+      read_ahead(*each);
+    } else if (!try_begin(*each)) {
+      wait(*each);
     }
-    first.waits = false;
-    waiting_.pop_front();
-    if (first.answering) answered.push_back(first.connection);
+    if (each->answering && !each->waits) answered.push_back(each->connection);
   }
-  return false;
+  return !waiting_.empty() && ring_.has_room(2);
 }
 
 /// It waited too long.
@@ -307,9 +313,7 @@ void Reads::read_slice(Exchange& exchange) {
   const auto first =
       static_cast<std::uint32_t>(bytes > Buffers::kLargest ? piece_bytes(exchange.about) : bytes);
   if (!ring_.has_room(1) || !make_room(exchange.pieces[0], first)) {
-    // What was learnt is learnt again: rare, and the needle may be another one by then.
-    exchange.partial = false;
-    return wait(exchange);
+    return wait_for_slab(exchange, first);
   }
   put_hints(exchange, *exchange.pieces[0].slab);
   add(exchange, Op::kRead0, exchange.begin, first);
@@ -333,6 +337,12 @@ void Reads::decide_by_read(Exchange& exchange) {
   }
   // Of a body in pieces the end is compared with the beginning.
   if (!told || wanted <= Buffers::kLargest) return answer_status(exchange, KELP_UNAVAILABLE);
+  // Pieces take turns in one slab, if there is no second one. Once the head is out it is too late
+  // to wait for the first.
+  const std::uint32_t piece = piece_bytes(exchange.about);
+  if (exchange.pieces[0].slab->bytes < piece && !make_room(exchange.pieces[1], piece)) {
+    return wait_for_slab(exchange, piece);
+  }
   answer_bytes(exchange);
 }
 
@@ -392,8 +402,9 @@ void Reads::read_ahead(Exchange& exchange) {
   const std::uint32_t most = piece_bytes(exchange.about);
   if (!ring_.has_room(2) || !make_room(ahead, most)) {
     // While a piece is on its way there is time.
-    if (!now.ready && !now.reading && !exchange.waits) wait(exchange);
-    return;
+    if (now.ready || now.reading || exchange.waits) return;
+    exchange.deadline = Clock::now() + kAnswerTime;
+    return wait(exchange);
   }
   put_hints(exchange, *ahead.slab);
   exchange.deadline = Clock::now() + kAnswerTime;
@@ -457,7 +468,7 @@ void Reads::piece_sent(Exchange& exchange) {
   Piece& other = exchange.pieces[1 - exchange.sending];
   if (exchange.body_left == 0) return;
   const bool wanted = !waiting_.empty() && (other.reading || other.ready);
-  if (wanted || piece.slab->bytes < Buffers::kMiddle) {
+  if (wanted || piece.slab->bytes < piece_bytes(exchange.about)) {
     ring_.buffers()->give(std::exchange(piece.slab, nullptr));
   }
   if (other.reading || other.ready) {

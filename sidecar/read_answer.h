@@ -98,6 +98,7 @@ class Reads {
   bool marked(kelp_path path) const noexcept;
   std::string temp_file_of(const Exchange& exchange, std::uint64_t bytes, kelp_path path);
   void wait(Exchange& exchange);
+  void wait_for_slab(Exchange& exchange, std::uint32_t bytes);
   void give_up(Exchange& exchange);
 
   Ring& ring_;
@@ -106,7 +107,8 @@ class Reads {
   TempFiles* temp_files_ = nullptr;  // null: none are offered
   std::uint64_t least_file_bytes_ = 0;
   DateLine date_;
-  std::deque<Exchange*> waiting_;
+  std::vector<Exchange*> waiting_;
+  std::vector<Exchange*> serving_;  // those of them that have their turn now
 };
 
 }  // namespace kelp::sidecar

@@ -237,8 +237,11 @@ void Server::handle(const epoll_event& event) {
   const std::uint32_t index = number_of(id);
   Connection* const connection = index < connections_.size() ? connections_[index].get() : nullptr;
   if (connection == nullptr || connection->generation != generation_of(id)) return;
-  if ((event.events & (EPOLLERR | EPOLLHUP)) != 0) return close(*connection);
-  if ((event.events & (EPOLLIN | EPOLLRDHUP)) != 0) connection->readable = true;
+  if ((event.events & EPOLLERR) != 0) return close(*connection);
+  // Of one that lingers our half has ended, too: it is read to its end, or the end would be a
+  // reset.
+  if ((event.events & EPOLLHUP) != 0 && !connection->lingers) return close(*connection);
+  if ((event.events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP)) != 0) connection->readable = true;
   if ((event.events & EPOLLRDHUP) != 0) connection->ending = true;
   pump(*connection);
 }

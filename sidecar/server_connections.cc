@@ -35,6 +35,12 @@ constexpr std::uint32_t kRoomShare = 16;
 
 constexpr std::size_t kMostSpare = 256;
 
+bool holds_slab(const Exchange* exchange) {
+  return exchange != nullptr &&
+         std::any_of(exchange->pieces.begin(), exchange->pieces.end(),
+                     [](const Piece& piece) { return piece.slab != nullptr; });
+}
+
 /// What went out has arrived, and nothing that came is unread: an end takes nothing away.
 bool is_settled(int socket) {
   int unsent = 0;
@@ -183,12 +189,8 @@ void Server::close_slow_ones(Clock::time_point now) {
 
 /// A drain does not wait for clients that leave their end open.
 void Server::close_lingering(Connection& connection, Clock::time_point now) {
-  if (now - connection.quiet_since >= kLingerTime) {
-    counters_.timed_out.add();
-    close(connection);
-  } else if (draining_ && is_settled(connection.socket.get())) {
-    close(connection);
-  }
+  const bool over = now - connection.quiet_since >= kLingerTime;
+  if (over || (draining_ && is_settled(connection.socket.get()))) close(connection);
 }
 
 /// Bytes of answers that have reached the client's side. Only differences have a meaning: what a
@@ -205,7 +207,7 @@ void Server::shed_blocked(Clock::time_point now) {
   next_shed_ = now + kShedEvery;
   std::vector<Connection*> blocked;
   for (const auto& each : connections_) {
-    if (each == nullptr || !each->blocked || each->exchange == nullptr) continue;
+    if (each == nullptr || !each->blocked || !holds_slab(each->exchange.get())) continue;
     const std::int64_t now_taken = taken(*each);
     if (now_taken - each->progress_taken >= kLeastShedBytes) {
       each->progress_at = now;

@@ -116,6 +116,11 @@ class TargetLink {
   /// so many of a file. These are read again to be sent: whoever changes them meanwhile spoils the
   /// checksum, which the gateway finds.
   virtual void answer(wire::Answer answer, const AnswerBytes& bytes = {}) = 0;
+  /// The one answer to the request in `slot`, with KELP_DEADLINE and no bytes, while somebody still
+  /// reads into its room: that stays the reader's until give_back(). False: nothing has happened,
+  /// for a room is one with its slot, or too many are out already.
+  virtual bool answer_at_once(std::uint16_t slot) = 0;
+  virtual void give_back(std::span<std::byte> room) = 0;
   /// True: more can go at once, and others may be waiting: once more, next turn.
   virtual bool flush() = 0;
   /// Says that it ends soon. What is under way is answered.
@@ -124,6 +129,7 @@ class TargetLink {
   /// Nothing reads rooms any more. Requests that were under way need no answer.
   virtual bool fenced() const = 0;
   virtual bool broken() const = 0;
+  /// Requests without an answer, and rooms that are still to be given back.
   virtual std::uint16_t in_flight() const = 0;
 
  private:

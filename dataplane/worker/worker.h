@@ -242,6 +242,7 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   void asked(TargetLink& link, const wire::Request& request, std::string_view token) override;
   void cancelled(TargetLink& link, std::uint16_t slot) override;
   void answer_peer(const Op& op, const ReadOutcome& outcome) noexcept;
+  void count_answer(const Op& op, kelp_status status, std::uint32_t bytes) noexcept;
 
   // worker_load.cc
   std::uint32_t generate() noexcept;

@@ -15,7 +15,7 @@ constexpr std::uint64_t kRouteUs = 60'000'000;
 /// but no more than this. Then the next path is tried.
 constexpr std::uint64_t kMostPatienceUs = 1'000'000;
 /// What was let go of by RDMA, and is not answered by then, is had back by a fence: a read that is
-/// held can go nowhere else, whatever comes by that link meanwhile.
+/// held can go nowhere else. A target that is well answers a Cancel at once.
 constexpr std::uint64_t kFenceHeldAfterUs = 250'000;
 
 bool is_final(kelp_status status) noexcept {
@@ -242,7 +242,9 @@ void Worker::let_go_overdue(Ticks now) noexcept {
     Op& op = ops_[index];
     const bool over = now >= op.deadline || op.abandoned();
     if (op.held_by_peer()) {
-      if (now - op.held_since >= rate_.from_us(kFenceHeldAfterUs)) op.peer_read.link().fence();
+      // Over TCP nothing is held, but by a link that is being fenced.
+      const bool late = now - op.held_since >= rate_.from_us(kFenceHeldAfterUs);
+      if (late && op.peer_path == KELP_PATH_VERBS) op.peer_read.link().fence();
       if (over && !op.answered) answer_held(op);
     } else if (over && op.peer_read.idle()) {
       leave_peer(index, KELP_DEADLINE);  // what it hedged with will not land in its buffer

@@ -7,6 +7,10 @@
 namespace kelp {
 namespace {
 
+/// `slot` of an op whose request was answered while somebody still read for it.
+constexpr std::uint16_t kAnsweredAtOnce = UINT16_MAX;
+static_assert(kAnsweredAtOnce >= wire::kMostSlots);
+
 /// The same for slices of the same record, and for no others: a generation is used once in a
 /// process, and within it a record stays where it is.
 std::uint64_t source_of(std::uint64_t generation, std::uint64_t offset_bytes) noexcept {
@@ -46,7 +50,8 @@ void Worker::asked(TargetLink& link, const wire::Request& request, std::string_v
   routing_.push_back(index);
 }
 
-/// Nobody waits for that answer: it comes now, or when whoever reads for it has stopped.
+/// Nobody waits for that answer: it comes now, or where the room is one with the slot, when whoever
+/// reads into it has stopped.
 void Worker::cancelled(TargetLink& link, std::uint16_t slot) {
   const auto find = [&](const OpList& list) {
     OpIndex index = list.first();
@@ -62,11 +67,27 @@ void Worker::cancelled(TargetLink& link, std::uint16_t slot) {
     return;
   }
   for (const OpList* const list : {&storage_waits_, &private_waits_}) {
-    if (const OpIndex index = find(*list); index != kNoOp) ops_[index].answered = true;
+    const OpIndex index = find(*list);
+    if (index == kNoOp) continue;
+    Op& op = ops_[index];
+    op.answered = true;
+    if (!link.answer_at_once(slot)) return;
+    count_answer(op, KELP_DEADLINE, 0);
+    op.slot = kAnsweredAtOnce;
+    return;
   }
 }
 
+void Worker::count_answer(const Op& op, kelp_status status, std::uint32_t bytes) noexcept {
+  LinkCounters& counters = op.asker->counters();
+  counters.answers.add();
+  counters.bytes.add(bytes);
+  if (status == KELP_OK) counters.ok.add();
+  counters.latency.record(rate_.to_ns(ticks_now() - op.taken));
+}
+
 void Worker::answer_peer(const Op& op, const ReadOutcome& outcome) noexcept {
+  if (op.slot == kAnsweredAtOnce) return op.asker->give_back(op.buffer);
   wire::Answer answer;
   AnswerBytes bytes;
   answer.slot = op.slot;
@@ -85,11 +106,7 @@ void Worker::answer_peer(const Op& op, const ReadOutcome& outcome) noexcept {
   }
   if (outcome.status == KELP_OK || outcome.status == KELP_RANGE)
     answer.total_bytes = outcome.total_bytes;
-  LinkCounters& counters = op.asker->counters();
-  counters.answers.add();
-  counters.bytes.add(answer.bytes);
-  if (outcome.status == KELP_OK) counters.ok.add();
-  counters.latency.record(rate_.to_ns(ticks_now() - op.taken));
+  count_answer(op, outcome.status, answer.bytes);
   op.asker->answer(answer, bytes);
 }
 

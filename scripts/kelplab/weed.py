@@ -8,7 +8,7 @@ import json
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -264,9 +264,9 @@ class Cluster:
         fid = self.ask_master(f"/dir/assign?count={count}&collection={collection}")["fid"]
         return [fid] + [f"{fid}_{i}" for i in range(1, count)]
 
-    def put(self, fid: str, body: bytes, query: str = "") -> None:
-        """Stores bytes as they are. `query`: "cm=true" stores a chunk manifest."""
-        self._store("PUT", fid, body, "application/octet-stream", query)
+    def put(self, fid: str, body: bytes, query: str = "", *, gzipped: bool = False) -> None:
+        """Stores bytes as they are. `query`: "cm=true" stores a chunk manifest. `gzipped`: they are content, compressed."""
+        self._store("PUT", fid, body, "application/octet-stream", query, {"Content-Encoding": "gzip"} if gzipped else {})
 
     def post_text(self, fid: str, body: bytes) -> None:
         """Stores text as a browser's form does; weed compresses it when that pays."""
@@ -279,10 +279,12 @@ class Cluster:
                b"Content-Type: %b\r\n\r\n%b\r\n--%b--\r\n" % (edge, name.encode(), mime.encode(), body, edge)
         self._store("POST", fid, form, f"multipart/form-data; boundary={edge.decode()}")
 
-    def _store(self, method: str, fid: str, body: bytes, content_type: str, query: str = "") -> None:
+    def _store(self, method: str, fid: str, body: bytes, content_type: str, query: str = "",
+               headers: Mapping[str, str] | None = None) -> None:
         server = next(one.url for one in self.volume_servers if one.running)  # which hands on what it does not hold
         status, answer = http_call(method, f"{server}/{fid}?{query}", body,
-                                   {"Content-Type": content_type} | self._authorization(self.write_key, fid))
+                                   {"Content-Type": content_type, **(headers or {})}
+                                   | self._authorization(self.write_key, fid))
         if status not in (201, 204):
             raise LabError(f"weed answered {method} {fid} with {status}: {answer.decode(errors='replace')[:300]}")
 

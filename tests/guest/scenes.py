@@ -99,7 +99,7 @@ def verbs(args: argparse.Namespace, home: Path, say: process.Progress) -> tuple[
     return broken + scenes.broken, scenes.figures
 
 
-VERBS = ("rows", "options", "killed", "programs_die", "forsaken", "arena", "late", "strangers", "growth", "as_somebody_else")
+VERBS = ("rows", "options", "killed", "programs_die", "forsaken", "cancelled", "arena", "late", "strangers", "growth", "as_somebody_else")
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import gzip
 import contextlib
 import json
 import os
@@ -27,6 +28,7 @@ SLOTS = 64
 DEADLINE_MS = 4000  # three ways, the last of which is HTTP through an emulated CPU
 IN_GUEST_MS = 50
 BACK_S = 10.0
+INFLATED = 96 << 20  # takes longer than a fence waits
 
 
 def rows(programs: Path, binary: Path, home: Path, fixtures: Path, flags: list[str]) -> list[str]:
@@ -160,6 +162,35 @@ class VerbsScenes(VerbsLab):
                                    [gateway.child], 15)
             self.figures["a program whose target stands still is let go of after s"] = round(time.monotonic() - began, 2)
             target.child.process.send_signal(signal.SIGCONT)
+
+    def cancelled(self) -> None:
+        """A target that is long about one read says so when nobody waits for it any more: its link stays, and so do others."""
+        with self.target() as target, self.gateway() as gateway, self.late_reader(gateway, len(self.objects)) as reader:
+            self.serving(target)
+            # What is read of it is inflated first, all of it.
+            fid = self.cluster.assign(1)[0]
+            self.cluster.put(fid, gzip.compress(bytes(INFLATED)), gzipped=True)
+            process.wait_until("the large needle by verbs", lambda: self._read(gateway, fid, 20_000) == ("ok", "verbs"),
+                               [gateway.child], PATIENCE_S)
+            self.wait_path(gateway, reader)
+            connected = gateway.control("/peers")["rdma_counters"]["connected"]
+            began = time.monotonic()
+            self._read(gateway, fid, 20_000)
+            self.figures["a read that is inflated first, s"] = round(time.monotonic() - began, 2)
+            # By verbs for a third of the time, and then elsewhere, where it is no sooner.
+            ends = [self._read(gateway, fid, 60) for _ in range(4)]
+            self.figures["reads that are given up"] = ends
+            self.wait_path(gateway, reader)
+            again = gateway.control("/peers")["rdma_counters"]["connected"]
+            self.expect(any(status != "ok" for status, _ in ends), f"no read was given up: {ends}")
+            self.expect(again == connected, f"{again - connected} RDMA connections were made anew for reads that were given up")
+
+    @staticmethod
+    def _read(kelpd: daemon.Daemon, fid: str, timeout_ms: int) -> tuple[str, str]:
+        """Of its first bytes: status, path."""
+        done = kelpd.kelpctl("--json", "read", fid, "--size", "4096", "--output", "/dev/null", "--timeout", str(timeout_ms))
+        said = json.loads(done.stderr)
+        return said.get("status", ""), said.get("path", "")
 
     def arena(self) -> None:
         """A connection that has no more to say holds no blocks of the arena: with a single chunk of them others go on."""

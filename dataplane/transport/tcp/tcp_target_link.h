@@ -21,6 +21,8 @@ class TcpTargetLink final : public TargetLink, private TcpConnection::User {
   std::span<std::byte> room(std::uint16_t slot) override;
   bool sends_files() const override { return true; }
   void answer(wire::Answer answer, const AnswerBytes& bytes) override;
+  bool answer_at_once(std::uint16_t) override { return false; }
+  void give_back(std::span<std::byte>) override {}
   bool flush() override { return connection_.flush(); }
   void drain() override;
   void fence() override { connection_.fence(); }

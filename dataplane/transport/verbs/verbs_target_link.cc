@@ -100,6 +100,22 @@ void VerbsTargetLink::answer(wire::Answer answer, const AnswerBytes& bytes) {
   post_answer(answer);
 }
 
+bool VerbsTargetLink::answer_at_once(std::uint16_t slot) {
+  if (rooms_out_ == credits_) return false;
+  ++rooms_out_;
+  requests_[slot].room = {};
+  wire::Answer none;
+  none.slot = slot;
+  none.status = KELP_DEADLINE;
+  answer(none, {});
+  return true;
+}
+
+void VerbsTargetLink::give_back(std::span<std::byte> room) {
+  --rooms_out_;
+  arena_->blocks.give_back(room.data());
+}
+
 void VerbsTargetLink::post_answer(wire::Answer answer) {
   wire::seal(answer, FrameKind::kAnswer);
   endpoint_->post_frame(std::as_bytes(std::span(&answer, 1)));

@@ -20,12 +20,16 @@ class VerbsTargetLink final : public TargetLink, private VerbsEndpoint::User {
   std::span<std::byte> room(std::uint16_t slot) override { return requests_[slot].room; }
   bool sends_files() const override { return false; }
   void answer(wire::Answer answer, const AnswerBytes& bytes) override;
+  bool answer_at_once(std::uint16_t slot) override;
+  void give_back(std::span<std::byte> room) override;
   bool flush() override;
   void drain() override;
   void fence() override { endpoint_->ask_end("it was ended here"); }
   bool fenced() const override { return endpoint_->gone(); }
   bool broken() const override { return endpoint_->broken(); }
-  std::uint16_t in_flight() const override { return slots_.in_flight(); }
+  std::uint16_t in_flight() const override {
+    return static_cast<std::uint16_t>(slots_.in_flight() + rooms_out_);
+  }
 
   /// Takes what has come; how much that was.
   unsigned poll() noexcept;
@@ -51,6 +55,7 @@ class VerbsTargetLink final : public TargetLink, private VerbsEndpoint::User {
   std::vector<Request> requests_;  // by slot
   const std::uint16_t credits_;
   const std::uint32_t max_slice_bytes_;
+  std::uint16_t rooms_out_ = 0;  // of requests that were answered at once; at most credits_
   HoldLimit hold_limit_;
 };
 
