@@ -1,8 +1,13 @@
 #include "control/locked_memory.h"
 
 #include <doctest/doctest.h>
+#include <linux/capability.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "control/devices_json.h"
@@ -24,6 +29,25 @@ Config with_workers(int count) {
   config.rdma.arena_bytes = 64 * kMiB;
   config.client.max_data_bytes = 100 * kMiB;
   return config;
+}
+
+/// In a process of its own: 0 where a limit is told exactly when there is one that counts.
+int told_right() {
+  constexpr rlim_t kLimit = 64 << 10;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_MEMLOCK, &limit) != 0 || limit.rlim_max < kLimit) return 1;
+  limit.rlim_cur = kLimit;
+  if (::setrlimit(RLIMIT_MEMLOCK, &limit) != 0) return 2;
+
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, _LINUX_CAPABILITY_U32S_3> held{};
+  if (::syscall(SYS_capget, &header, held.data()) != 0) return 3;
+  std::uint32_t& effective = held[CAP_TO_INDEX(CAP_IPC_LOCK)].effective;
+  const bool may_lock_all = (effective & CAP_TO_MASK(CAP_IPC_LOCK)) != 0;
+  if (may_lock_all && kelp::lock_limit_bytes()) return 4;
+  effective &= ~CAP_TO_MASK(CAP_IPC_LOCK);
+  if (::syscall(SYS_capset, &header, held.data()) != 0) return 5;
+  return kelp::lock_limit_bytes() == kLimit ? 0 : 6;
 }
 
 }  // namespace
@@ -69,11 +93,13 @@ TEST_CASE("a limit below the need is told before anything fails, with the need a
 }
 
 TEST_CASE("the limit is that of the process, and none for who may lock all") {
-  rlimit limit{};
-  REQUIRE(::getrlimit(RLIMIT_MEMLOCK, &limit) == 0);
-  const auto found = lock_limit_bytes();
-  if (limit.rlim_cur == RLIM_INFINITY) CHECK_FALSE(found);
-  if (found) CHECK(*found == limit.rlim_cur);
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) ::_exit(told_right());
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  REQUIRE(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 0);
 }
 
 TEST_CASE("what may be locked, and what would be, is in /devices") {
