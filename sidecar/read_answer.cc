@@ -128,7 +128,9 @@ bool Reads::serve_waiting(Clock::time_point now, std::vector<std::uint32_t>& ans
     if (now >= each->deadline) {
       give_up(*each);
     } else if (each->answering) {
+      const Clock::time_point deadline = each->deadline;
       read_ahead(*each);
+      if (each->waits) each->deadline = deadline;  // it goes on waiting
     } else if (!try_begin(*each)) {
       wait(*each);
     }
