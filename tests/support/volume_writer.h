@@ -214,12 +214,16 @@ class VolumeWriter {
   void swap_dat() { check(::rename(compacted_dat().c_str(), paths_.dat.c_str()), "rename .dat"); }
   void swap_idx() { check(::rename(compacted_idx().c_str(), paths_.idx.c_str()), "rename .idx"); }
   void unmark_compaction() { check(::unlink(paths_.compaction_marker.c_str()), "unlink .cpc"); }
-
-  void vacuum() {
+  /// A vacuum up to where only unmark_compaction() is left.
+  void begin_commit() {
     compact();
     mark_compaction();
     swap_dat();
     swap_idx();
+  }
+
+  void vacuum() {
+    begin_commit();
     unmark_compaction();
   }
 

@@ -45,11 +45,8 @@ struct Stuck {
     daemon = std::make_unique<TestDaemon>(options);
     daemon->step_until([&] { return daemon->worker().loader().settled(); });
     daemon->step_until([] { return true; });
-    volume.compact();
     commit_began = std::chrono::steady_clock::now();
-    volume.mark_compaction();
-    volume.swap_dat();
-    volume.swap_idx();
+    volume.begin_commit();
   }
   void steps() {
     for (int i = 0; i < 50; ++i) daemon->step();

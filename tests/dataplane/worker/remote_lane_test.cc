@@ -141,10 +141,7 @@ TEST_CASE("a volume whose index is being loaded is read from elsewhere at once")
   scene.start();
   scene.program().submit(fid, 1);
   REQUIRE(scene.reap().path == KELP_PATH_LOCAL);
-  volume.compact();
-  volume.mark_compaction();
-  volume.swap_dat();
-  volume.swap_idx();
+  volume.begin_commit();
   // The first of them finds that its files have been replaced.
   for (std::uint64_t tag = 1; tag < 4; ++tag) {
     scene.program().submit(fid, tag);

@@ -159,11 +159,8 @@ TEST_CASE("reads wait for a vacuum's commit, and are answered when it is over") 
     served.start();
     TestClient client(*served.daemon);
     REQUIRE(client.read_when_served(fid).status == KELP_OK);
-    served.volume.compact();
     const auto began = std::chrono::steady_clock::now();
-    served.volume.mark_compaction();
-    served.volume.swap_dat();
-    served.volume.swap_idx();
+    served.volume.begin_commit();
     for (std::uint64_t tag = 0; tag < 4; ++tag) {
       kelp_request request = client.read(fid, tag, 1024, 20'000'000);
       request.buffer = static_cast<std::byte*>(client.buffer) + tag * 1024;
@@ -194,11 +191,8 @@ TEST_CASE("a read that waits for a volume too long is sent elsewhere, or ends at
     served.start();
     TestClient client(*served.daemon);
     REQUIRE(client.read_when_served(fid).status == KELP_OK);
-    served.volume.compact();
     const auto began = std::chrono::steady_clock::now();
-    served.volume.mark_compaction();
-    served.volume.swap_dat();
-    served.volume.swap_idx();
+    served.volume.begin_commit();
     const kelp_completion patient = client.run(client.read(fid, 0, 1024, 10'000'000));
     const kelp_completion late = client.run(client.read(fid, 0, 1024, 2'000));
     if (!is_waited_for(began)) return false;
@@ -318,11 +312,8 @@ TEST_CASE("thousands of reads that waited for one volume are answered in bounded
     RawClient client(daemon);
     REQUIRE(daemon.step_until([&] { return daemon.worker().loader().settled(); }));
     daemon.step_until([] { return true; });
-    volume.compact();
     const auto began = std::chrono::steady_clock::now();
-    volume.mark_compaction();
-    volume.swap_dat();
-    volume.swap_idx();
+    volume.begin_commit();
     for (std::uint32_t i = 0; i < 1024; ++i) {
       Submission entry{};
       entry.op = OpCode::kRead;

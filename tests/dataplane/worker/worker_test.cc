@@ -113,10 +113,7 @@ TEST_CASE("a client that leaves with requests in flight gets its memory freed wh
   REQUIRE(daemon.step_until([&] { return daemon.worker().loader().settled(); }));
   daemon.step_until([&] { return true; });
   // A vacuum that does not end: reads wait for the volume as long as they are allowed to.
-  volume.mark_compaction();
-  volume.compact();
-  volume.swap_dat();
-  volume.swap_idx();
+  volume.begin_commit();
   leaver->put(0, read_of(3, 1));
   daemon.step();
   REQUIRE(daemon.worker().counters().volume_waits.value() == 1);
