@@ -129,16 +129,19 @@ class Target:
         gateway.until_closed()
 
     def comes_back_to(self, before: Held, may_keep_kib: int = SLACK_KIB) -> Held:
-        """Waits for both: a connection's memory is freed after its descriptor is closed."""
-        def is_back(now: Held) -> bool:
-            return (now.descriptors <= before.descriptors
-                    and (self.has_asan or now.rss_kib - before.rss_kib <= may_keep_kib))
-
-        give_up = time.monotonic() + BACK_WITHIN_S
-        while not is_back(now := self.held()) and time.monotonic() < give_up:
-            time.sleep(0.02)
-        expect(is_back(now), f"{BACK_WITHIN_S} s later: {now}, and {before} before")
+        now = self.comes_to_rest(before, may_keep_kib)
+        expect(self._is_back(now, before, may_keep_kib), f"{BACK_WITHIN_S} s later: {now}, and {before} before")
         return now
+
+    def comes_to_rest(self, before: Held, may_keep_kib: int) -> Held:
+        """What it holds once that is back, or else after a while. A connection's memory is freed after its descriptor is closed."""
+        give_up = time.monotonic() + BACK_WITHIN_S
+        while not self._is_back(now := self.held(), before, may_keep_kib) and time.monotonic() < give_up:
+            time.sleep(0.02)
+        return now
+
+    def _is_back(self, now: Held, before: Held, may_keep_kib: int) -> bool:
+        return now.descriptors <= before.descriptors and (self.has_asan or now.rss_kib - before.rss_kib <= may_keep_kib)
 
     def tells_no_secret(self) -> None:
         told = {"the log": self.log().encode()}

@@ -25,10 +25,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import gateway_lab as lab  # noqa: E402
+import growth  # noqa: E402
 import verdict  # noqa: E402
 from kelplab import daemon, load, process, weed  # noqa: E402
 from peers import Peers, stands_still  # noqa: E402
@@ -46,8 +47,6 @@ PORTS = 20
 # What has lasted for two seconds is connected again a tenth of a second after its end.
 PERIOD_S = 2.3
 RATE = 100  # of 178 buffers enough are free for a second in which nothing is answered
-# What the allocator may keep of what it was given.
-SLACK, SLACK_KIB = 0.02, 1024
 
 
 @dataclass(frozen=True)
@@ -60,62 +59,6 @@ class Extent:
 
 SHORT = Extent(kills=1, late=150, requests=50_000, connections=50)
 FULL = Extent(kills=5, late=1000, requests=1_000_000, connections=1000)
-
-
-@dataclass(frozen=True)
-class Held:
-    """What a process has, of what another host can make it have."""
-
-    rss_kib: int
-    descriptors: int
-    threads: int
-
-    @staticmethod
-    def by(kelpd: daemon.Daemon, weed_ports: set[int]) -> Held:
-        """But for connections to weed, of which some are kept for the next read."""
-        proc = Path(f"/proc/{kelpd.child.pid}")
-        status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-        inodes = connected_to(weed_ports)
-        descriptors = [name for entry in (proc / "fd").iterdir() if (name := link_of(entry))]
-        return Held(int(status["VmRSS"].split()[0]), sum(name not in inodes for name in descriptors), int(status["Threads"]))
-
-    def is_more_than(self, before: Held) -> bool:
-        grown_kib = self.rss_kib - before.rss_kib
-        return (grown_kib > max(SLACK_KIB, SLACK * before.rss_kib) or self.descriptors != before.descriptors
-                or self.threads != before.threads)
-
-
-def grown(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Which of those that are Held have more than before."""
-    return [name for name, held in before.items() if isinstance(held, Held) and after[name].is_more_than(held)]
-
-
-T = TypeVar("T")
-
-
-def settled(look: Callable[[], T], is_fine: Callable[[T], bool] | None, patience_s: float) -> T:
-    """What is seen once it is fine, or else once two looks agree; what is seen last, when the patience is over. kelpd holds a
-    descriptor more for as long as it looks through its directories."""
-    give_up = time.monotonic() + patience_s
-    last, now = None, look()
-    while not (is_fine(now) if is_fine else now == last) and time.monotonic() < give_up:
-        time.sleep(0.2)
-        last, now = now, look()
-    return now
-
-
-def link_of(entry: Path) -> str:
-    """Empty where it has gone meanwhile."""
-    try:
-        return os.readlink(entry)
-    except FileNotFoundError:
-        return ""
-
-
-def connected_to(ports: set[int]) -> set[str]:
-    """Sockets of this host that are connected to these, as /proc/PID/fd names them."""
-    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {f"socket:[{row[9]}]" for row in rows if int(row[2].partition(":")[2], 16) in ports}
 
 
 class LateReader:
@@ -346,27 +289,31 @@ class PeerFaults(Peers):
         bench = load.Bench(self.programs, gateway.run_dir, small)
         options = ("--depth", SLOTS // 2, "--warm-up", 0, "--sleep", "--count")
         bench.run(*options, max(SHORT.requests, self.extent.requests // 10))  # what is allocated once is allocated here
-        before = self._at_rest(target, gateway)
-        said = bench.run(*options, self.extent.requests)["kelp"]
-        # Where a volume is gets asked anew now and then, over HTTP.
-        self.expect(said["paths"].get("tcp", 0) >= 0.99 * self.extent.requests - SLOTS // 2 and not said["errors"],
-                    f"requests by these paths: {said['paths']}, errors: {said['errors']}")
-        self._judge_growth("requests", before, self._at_rest(target, gateway, before), said)
+
+        def work() -> None:
+            said = bench.run(*options, self.extent.requests)["kelp"]
+            # Where a volume is gets asked anew now and then, over HTTP.
+            self.expect(said["paths"].get("tcp", 0) >= 0.99 * self.extent.requests - SLOTS // 2 and not said["errors"],
+                        f"requests by these paths: {said['paths']}, errors: {said['errors']}")
+            self.figures["requests"] = said
+
+        self._judge_growth("requests", target, gateway, work)
 
     def _many_connections(self, target: daemon.Daemon, gateway: daemon.Daemon, relay: Relay) -> None:
         self._reset(gateway, relay, PORTS * 2)
         self._all_new(gateway, relay)
-        before = self._at_rest(target, gateway)
-        counts = replace(relay.counts)
-        verdict = self._reset(gateway, relay, self.extent.connections)
-        counts = replace(relay.counts, ended=relay.counts.ended - counts.ended, cut_off=relay.counts.cut_off - counts.cut_off)
-        self._all_new(gateway, relay)
-        after = self._at_rest(target, gateway, before)
-        self._judge_growth("connections", before, after, {"reset": counts.ended, "reads": asdict(verdict),
-                                                          "requests cut off": counts.cut_off})
-        self.broken += verdict.complaints("reads while connections are reset")
-        self.expect(counts.cut_off > 0, "no request was under way when its connection was reset")
-        self.expect(verdict.paths.get("tcp", 0) > verdict.reads / 2, f"few reads came over TCP: {verdict.paths}")
+
+        def work() -> None:
+            ended, cut_off = relay.counts.ended, relay.counts.cut_off
+            verdict = self._reset(gateway, relay, self.extent.connections)
+            ended, cut_off = relay.counts.ended - ended, relay.counts.cut_off - cut_off
+            self._all_new(gateway, relay)
+            self.broken += verdict.complaints("reads while connections are reset")
+            self.expect(cut_off > 0, "no request was under way when its connection was reset")
+            self.expect(verdict.paths.get("tcp", 0) > verdict.reads / 2, f"few reads came over TCP: {verdict.paths}")
+            self.figures["connections"] = {"reset": ended, "reads": asdict(verdict), "requests cut off": cut_off}
+
+        self._judge_growth("connections", target, gateway, work)
 
     def _reset(self, gateway: daemon.Daemon, relay: Relay, count: int) -> lab.Verdict:
         """So many connections, one after the other, while reads go on."""
@@ -394,23 +341,23 @@ class PeerFaults(Peers):
                            lambda: len(relay.pairs) == PORTS and all(peer["state"] == "up" for peer in self.peers(gateway)),
                            [gateway.child])
 
-    def _at_rest(self, target: daemon.Daemon, gateway: daemon.Daemon, before: dict[str, Held] | None = None) -> dict[str, Held]:
+    def _at_rest(self, target: daemon.Daemon, gateway: daemon.Daemon, before: growth.All | None) -> growth.All:
         """What they hold once that stands still, or is no more than `before`."""
         process.wait_until("nothing to be in flight", lambda: not gateway.control("/clients")["clients"]
                            and gateway.control("/stats")["gateway"]["counters"]["in_flight"] == 0, [gateway.child])
         time.sleep(0.5)
         ports = {server.port for server in (*self.cluster.masters, *self.cluster.volume_servers)}
 
-        def look() -> dict[str, Held]:
-            return {"gateway": Held.by(gateway, ports), "target": Held.by(target, ports)}
+        def look() -> growth.All:
+            return {"gateway": growth.Held.by(gateway, ports), "target": growth.Held.by(target, ports)}
 
-        return settled(look, before and (lambda now: not grown(before, now)), 10)
+        return growth.settled(look, before and (lambda now: not growth.grown(before, now)), 10)
 
-    def _judge_growth(self, name: str, before: dict[str, Held], after: dict[str, Held], figures: dict[str, Any]) -> None:
-        held = {kelpd: {"before": asdict(before[kelpd]), "after": asdict(after[kelpd])} for kelpd in before}
-        self.figures[name] = figures | held
-        for kelpd in grown(before, after):
-            self.expect(False, f"{name}: the {kelpd} had {before[kelpd]} before, {after[kelpd]} after")
+    def _judge_growth(self, name: str, target: daemon.Daemon, gateway: daemon.Daemon, work: Callable[[], None]) -> None:
+        """The figures of its last round are there by then."""
+        seen, complaints = growth.rounds(lambda before: self._at_rest(target, gateway, before), work)
+        self.figures[name] |= {kelpd: [asdict(each[kelpd]) for each in seen] for kelpd in seen[0]}
+        self.broken += [f"{name}: {complaint}" for complaint in complaints]
 
 
 SCENES = {"killed": PeerFaults.killed, "late": PeerFaults.late, "growth": PeerFaults.growth}
