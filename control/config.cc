@@ -119,7 +119,7 @@ class Loading {
       }
       if (!fit) return fit;
     }
-    return judge_sidecar_memory();
+    return {};
   }
 
   Config finish() && {
@@ -201,25 +201,6 @@ class Loading {
     return judge_directory(server.idx_dir, origin("target.volume_server.idx_dir", i));
   }
 
-  /// The sidecar is a client like any other, and what a limit refuses it would ask for for ever.
-  Result<void> judge_sidecar_memory() const {
-    const bool by_port = !config_.sidecar.listen.empty();
-    if (!by_port && !config_.sidecar.unix_socket) return {};
-    const ClientConfig& client = config_.client;
-    const bool alone = client.max_data_bytes < kSidecarBytes;
-    const bool by_uid =
-        client.max_data_bytes_per_uid != 0 && client.max_data_bytes_per_uid < kSidecarBytes;
-    if (!alone && !by_uid) return {};
-    const std::string limit = alone ? "client.max_data_bytes" : "client.max_data_bytes_per_uid";
-    const std::string api = by_port ? "sidecar.listen" : "sidecar.unix_socket";
-    const std::uint64_t allowed = alone ? client.max_data_bytes : client.max_data_bytes_per_uid;
-    const std::string needed = format_byte_size(kSidecarBytes);
-    return plain_error(origin(limit, 0) + ": " + limit + " = " + format_byte_size(allowed) +
-                       " is too little for the HTTP read API (" + api + ", " + origin(api, 0) +
-                       "), a client with a data area of " + needed + ": allow " + needed +
-                       " or more, or remove " + api);
-  }
-
   /// One that no other entry names.
   static Result<void> judge_volume_directory(const std::string& path, const std::string& where,
                                              std::set<std::string>& seen) {
@@ -282,6 +263,13 @@ Result<std::optional<std::string>> choose_file(const CommandLine& flags,
   return system_error("cannot read the configuration file " + path);
 }
 
+std::string origin_of(const Config& config, std::string_view key) {
+  for (const ConfigOrigin& item : config.origins) {
+    if (item.key == key) return item.origin;
+  }
+  return "default";
+}
+
 Result<void> take_plain_flags(Loading& loading, const CommandLine& flags) {
   struct PlainFlag {
     std::string_view key;
@@ -317,7 +305,29 @@ Result<Config> load_config(const CommandLine& flags, std::string_view default_fi
   if (step) step = loading.take_directory_flags(flags);
   if (step) step = loading.judge_whole();
   if (!step) return tl::unexpected(step.error());
-  return std::move(loading).finish();
+  Config config = std::move(loading).finish();
+  if (const Result<void> fit = judge_sidecar_memory(config); !fit) {
+    return tl::unexpected(fit.error());
+  }
+  return config;
+}
+
+Result<void> judge_sidecar_memory(const Config& config) {
+  const bool by_port = !config.sidecar.listen.empty();
+  if (!by_port && !config.sidecar.unix_socket) return {};
+  const ClientConfig& client = config.client;
+  const bool alone = client.max_data_bytes < kSidecarBytes;
+  const bool by_uid =
+      client.max_data_bytes_per_uid != 0 && client.max_data_bytes_per_uid < kSidecarBytes;
+  if (!alone && !by_uid) return {};
+  const std::string limit = alone ? "client.max_data_bytes" : "client.max_data_bytes_per_uid";
+  const std::string api = by_port ? "sidecar.listen" : "sidecar.unix_socket";
+  const std::uint64_t allowed = alone ? client.max_data_bytes : client.max_data_bytes_per_uid;
+  const std::string needed = format_byte_size(kSidecarBytes);
+  return plain_error(origin_of(config, limit) + ": " + limit + " = " + format_byte_size(allowed) +
+                     " is too little for the HTTP read API (" + api + ", " +
+                     origin_of(config, api) + "), a client with a data area of " + needed +
+                     ": allow " + needed + " or more, or remove " + api);
 }
 
 }  // namespace kelp

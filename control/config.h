@@ -180,6 +180,10 @@ struct Config {
 Result<Config> load_config(const CommandLine& flags,
                            std::string_view default_file = "/etc/kelp/kelpd.toml");
 
+/// The sidecar is a client like any other: what a limit refused it, it would ask for for ever. The
+/// error names both items and where they were set.
+Result<void> judge_sidecar_memory(const Config& config);
+
 /// "debug", "info", "warning", "error"
 std::string_view log_level_name(LogLevel level) noexcept;
 /// "adaptive", "poll"

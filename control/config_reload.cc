@@ -1,6 +1,7 @@
 #include "control/config_reload.h"
 
 #include <map>
+#include <utility>
 
 #include "control/config_keys.h"
 
@@ -20,9 +21,7 @@ const ConfigOrigin* find(const Items& items, const std::string& key) {
   return found == items.end() ? nullptr : found->second;
 }
 
-}  // namespace
-
-ConfigReload apply_reload(Config& running, const Config& wanted) {
+ConfigReload take_from(const Config& wanted, Config& running) {
   ConfigReload reload;
   const Items wanted_items = items_by_key(wanted);
   for (ConfigOrigin& item : running.origins) {
@@ -47,6 +46,21 @@ ConfigReload apply_reload(Config& running, const Config& wanted) {
   for (const ConfigKey& key : config_keys()) {
     if (key.reloadable) key.copy(running, wanted, 0);
   }
+  return reload;
+}
+
+}  // namespace
+
+Result<ConfigReload> apply_reload(Config& running, const Config& wanted) {
+  Config next = running;
+  ConfigReload reload = take_from(wanted, next);
+  // Its limits can be reloaded, and it goes on until a restart.
+  if (const Result<void> fit = judge_sidecar_memory(next); !fit) {
+    Error error = fit.error();
+    error.what += " and restart kelpd";
+    return tl::unexpected(std::move(error));
+  }
+  running = std::move(next);
   return reload;
 }
 

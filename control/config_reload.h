@@ -21,8 +21,7 @@ struct ConfigReload {
 };
 
 /// Takes from `wanted` what a reload may change, and notes in running.origins what else differs.
-/// `running` is a sound configuration afterwards too: what must hold between items concerns none
-/// that is reloadable.
-ConfigReload apply_reload(Config& running, const Config& wanted);
+/// An error if what would run then is not sound, though `wanted` is: `running` is as it was.
+Result<ConfigReload> apply_reload(Config& running, const Config& wanted);
 
 }  // namespace kelp

@@ -161,16 +161,16 @@ Result<ConfigReload> Daemon::reload() {
   // The file that was read at the start, also where nobody named it: if it is gone now, that is an
   // error and not a wish for the defaults.
   if (!config_.file.empty()) flags.config_file = config_.file;
-  const Result<Config> wanted = load_config(flags);
+  Result<ConfigReload> done = load_config(flags).and_then(
+      [&](const Config& wanted) { return apply_reload(config_, wanted); });
   service_.ready();  // reloaded or not, clients are served
-  if (!wanted) {
-    reload_error_ = wanted.error().what;
+  if (!done) {
+    reload_error_ = done.error().what;
     log_error("the configuration is not reloaded, the old settings stay",
               {{"reason", reload_error_}});
-    return tl::unexpected(wanted.error());
+    return done;
   }
   reload_error_.clear();
-  ConfigReload done = apply_reload(config_, *wanted);
   set_log_level(config_.daemon.log_level);
   set_log_format(config_.daemon.log_format);
   attach_->set_limits(attach_limits(config_.client));
@@ -178,7 +178,7 @@ Result<ConfigReload> Daemon::reload() {
     workers_[i]->retune(worker_options(config_, i, pulses_));
   }
   log_info("configuration reloaded",
-           {{"applied", names(done.applied)}, {"needs_restart", names(done.needs_restart)}});
+           {{"applied", names(done->applied)}, {"needs_restart", names(done->needs_restart)}});
   return done;
 }
 
