@@ -184,7 +184,8 @@ TEST_CASE("no listener, no answer and no end are told apart") {
   CHECK_FALSE(answer.timed_out);
   CHECK_FALSE(answer.error.empty());
   for (ScriptedHttp* server : {&silent, &endless}) {
-    answer = scene.ask({.url = "http://" + server->address() + "/", .deadline = milliseconds(500)});
+    answer =
+        scene.ask({.url = "http://" + server->address() + "/", .deadline = milliseconds(2000)});
     CHECK(answer.status == 0);
     CHECK(answer.reached);
     CHECK(answer.timed_out);

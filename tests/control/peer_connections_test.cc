@@ -140,6 +140,7 @@ TEST_CASE("garbage, another version and silence are refused, others are let in m
   const std::uint16_t port = held.number;
   Door door(listening(port));
   Stranger garbage(port);
+  const auto silent_since = std::chrono::steady_clock::now();
   Stranger silent(port);
   Stranger newer(port);
   garbage.say(std::vector<std::byte>(300, std::byte{'x'}));
@@ -155,7 +156,11 @@ TEST_CASE("garbage, another version and silence are refused, others are let in m
     CHECK_FALSE(wire::printable(refused.message).empty());
   }
   CHECK(door.lets_in(port, ""));
-  CHECK(silent.listen());
+  const bool heard_on = silent.listen();
+  // Or else this machine stood still.
+  if (std::chrono::steady_clock::now() - silent_since < wire::kHandshakeLimit * 3 / 4) {
+    CHECK(heard_on);
+  }
   CHECK(door.until([&] { return !silent.listen(); }, wire::kHandshakeLimit * 5));
   CHECK(silent.heard.empty());
 }

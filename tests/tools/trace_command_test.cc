@@ -130,7 +130,7 @@ TEST_CASE("of a large needle the first 4 MiB are read, and it is said that there
 TEST_CASE("while the volume's place is not known the daemon is asked again") {
   hold("hello");
   {
-    const Tracer daemon(kTrace, 200, 3);
+    const Tracer daemon(kTrace, 200, 1);
     const Ran ran = daemon.trace();
     CHECK(ran.code == 0);
     CHECK(contains(ran.out, "10.0.0.1:8080"));

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <chrono>
 #include <filesystem>
 
 #include "support/volume_opening.h"
@@ -331,14 +332,24 @@ TEST_CASE("a touched index and one whose mode changed are never taken for curren
 }
 
 TEST_CASE("a write that stamped the index and then stalled is waited for") {
-  Served served(OffsetWidth::kFour);
-  let_time_pass();
-  REQUIRE(::utimensat(AT_FDCWD, served.writer.paths().idx.c_str(), nullptr, 0) == 0);
-  CHECK(served.volume->refresh() == Freshness::kBehind);
-  CHECK(served.volume->refresh() == Freshness::kBehind);
-  served.writer.put(9, "at last");
-  CHECK(served.volume->refresh() == Freshness::kCurrent);
-  CHECK(served.has(9));
+  using Clock = std::chrono::steady_clock;
+  // For 200 ms: where this machine stood still for about as long, it is tried again.
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    Served served(OffsetWidth::kFour);
+    let_time_pass();
+    const Clock::time_point began = Clock::now();
+    REQUIRE(::utimensat(AT_FDCWD, served.writer.paths().idx.c_str(), nullptr, 0) == 0);
+    const Freshness first = served.volume->refresh();
+    const Freshness second = served.volume->refresh();
+    if (Clock::now() - began > std::chrono::milliseconds(150)) continue;
+    CHECK(first == Freshness::kBehind);
+    CHECK(second == Freshness::kBehind);
+    served.writer.put(9, "at last");
+    CHECK(served.volume->refresh() == Freshness::kCurrent);
+    CHECK(served.has(9));
+    return;
+  }
+  FAIL("two looks never took less than 150 ms");
 }
 
 TEST_CASE("the first rows of a new volume show at once where the .vif tells their width") {

@@ -151,10 +151,8 @@ TEST_CASE("random entries with a valid lap mark are each answered, in bounds, wi
     entry.tag = index;
     client.set_completion_head(index);
     client.put(index, entry);
-    for (int i = 0; i < 100 && client.completion(index).sequence != index + 1; ++i) {
-      served.daemon->step();
-    }
-    REQUIRE(client.completion(index).sequence == index + 1);
+    REQUIRE(
+        served.daemon->step_until([&] { return client.completion(index).sequence == index + 1; }));
     REQUIRE(client.completion(index).tag == index);
     REQUIRE(client.completion(index).status < 32);
   }

@@ -27,10 +27,15 @@ std::uint64_t sleeps(TestDaemon& daemon) {
 TEST_CASE("an idle worker sleeps and hardly uses its CPU") {
   TestDaemon daemon(sleeping(50));
   TestClient client(daemon);
-  const std::uint64_t before = daemon.worker().cpu_time_ns();
-  std::this_thread::sleep_for(std::chrono::milliseconds(1000));
+  std::uint64_t used_ns = UINT64_MAX;
+  // Time that a hypervisor takes away may count as the worker's: not three times.
+  for (int i = 0; i < 3 && used_ns >= 100'000'000; ++i) {
+    const std::uint64_t before = daemon.worker().cpu_time_ns();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1000));
+    used_ns = daemon.worker().cpu_time_ns() - before;
+  }
   // Spinning would be the whole second; 10 heartbeats are far below a tenth of it.
-  CHECK(daemon.worker().cpu_time_ns() - before < 100'000'000);
+  CHECK(used_ns < 100'000'000);
   CHECK(sleeps(daemon) > 0);
 }
 
@@ -127,6 +132,7 @@ TEST_CASE("news of a volume wakes the worker that sleeps while reads wait for it
   const kelp_fid fid = volume.put(1, 2, pattern(100, 1));
   TestDaemonOptions options = sleeping();
   options.worker.loader.directories = {{dir.path().string(), ""}};
+  options.worker.reload_wait_us = 30'000'000;
   TestDaemon daemon(options);
   TestClient client(daemon, 1, 64 * 1024, 0);
   REQUIRE(client.read_when_served(fid).status == KELP_OK);
