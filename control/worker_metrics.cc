@@ -33,6 +33,8 @@ std::vector<WorkerMetric> worker_metrics(const Worker& worker) {
        c.private_inline.value()},
       {"private_handed_over", "", "Needles inflated or checked again by the loader.",
        c.private_handed_over.value()},
+      {"private_given_up", "", "Of those, given up because nobody waited for them any more.",
+       c.private_given_up.value()},
       {"restarts", "", "Reads begun again because the volume had changed under them.",
        c.restarts.value()},
       {"volume_waits", "", "Reads that waited for an index to be loaded.", c.volume_waits.value()},

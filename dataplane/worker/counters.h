@@ -33,6 +33,7 @@ struct WorkerCounters {
   Counter storage_waits;   ///< reads handed to the storage thread, since they would have waited
   Counter private_inline;  ///< needles inflated, or checked again, on the worker
   Counter private_handed_over;  ///< needles inflated, or checked again, by the loader
+  Counter private_given_up;     ///< of those, in their middle: nobody waited for them any more
   Counter restarts;             ///< reads begun again because the volume had changed under them
   Counter volume_waits;         ///< reads that waited for an index to be loaded
   Counter revocations;          ///< closes of watched files: their volume is to be attested again

@@ -220,6 +220,12 @@ bool Loader::step_private_reads() {
 
 bool Loader::step_private_read(PrivateJob& job) {
   Op& op = ops_[job.index];
+  if (op.given_up.load(std::memory_order_relaxed)) {
+    op.outcome = {};
+    op.outcome.status = KELP_DEADLINE;
+    if (job.inflater) inflaters_.push_back(std::move(job.inflater));
+    return false;
+  }
   if (job.memory.empty()) {
     const ReadRequest& request = op.read.request();
     const std::uint64_t needed = PrivateRead::memory_bytes(request.record);

@@ -60,7 +60,8 @@ class Loader {
     wants_scan_.store(true, std::memory_order_relaxed);
     waker_.notify();
   }
-  /// Lends ops[index].read.request(); the answer comes in ops[index].outcome.
+  /// Lends ops[index].read.request(); the answer comes in ops[index].outcome. KELP_DEADLINE: it was
+  /// given up, in the turn after the op said so.
   void read_privately(OpIndex index) noexcept;
   std::optional<VolumeNews> take_news() noexcept { return news_.try_pop(); }
   std::optional<OpIndex> take_done() noexcept { return done_.try_pop(); }

@@ -1,6 +1,7 @@
 // One request on its way through a worker.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -102,6 +103,8 @@ struct Op {
   std::uint64_t record_offset_bytes = 0;
   NeedleRead read;
   ReadOutcome outcome;  ///< of a private read
+  /// Told to the loader that has it: nobody waits for a private read any more. Guards no data.
+  std::atomic<bool> given_up{false};
   PeerRead peer_read;
 };
 

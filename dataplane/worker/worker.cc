@@ -469,8 +469,12 @@ void Worker::end_overdue(OpList& list, Ticks now) noexcept {
       if (now < op.deadline) continue;
       list.remove(index);
       end(index, KELP_DEADLINE);  // between two slices: nothing writes into the buffer
-    } else if (!op.answered && now >= op.deadline) {
-      answer_held(op);
+    } else {
+      if (!op.answered && now >= op.deadline) answer_held(op);
+      const bool unwanted =
+          op.answered || op.abandoned() || (op.asker != nullptr && op.asker->broken());
+      if (op.state == OpState::kPrivateWait && unwanted)
+        op.given_up.store(true, std::memory_order_relaxed);
     }
   }
 }

@@ -383,6 +383,8 @@ std::uint32_t Worker::take_finished_reads() noexcept {
   while (const std::optional<OpIndex> index = loader_->take_done()) {
     private_waits_.remove(*index);
     ++count;
+    // No private read ends so by itself.
+    if (ops_[*index].outcome.status == KELP_DEADLINE) counters_.private_given_up.add();
     read_done(*index, ops_[*index].outcome);
   }
   return count;
@@ -401,6 +403,7 @@ void Worker::read_privately(OpIndex index) noexcept {
   }
   counters_.private_handed_over.add();
   op.state = OpState::kPrivateWait;
+  op.given_up.store(false, std::memory_order_relaxed);
   private_waits_.push_back(index);
   loader_->read_privately(index);
 }
