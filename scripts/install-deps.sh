@@ -51,5 +51,7 @@ if ((EUID != 0)); then
   as_root=(sudo)
 fi
 echo "Installing ${#missing[@]} Debian packages: ${missing[*]}"
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 -o Acquire::Retries=3 "$@"; }
+install() { apt update && apt install -y --no-install-recommends "${missing[@]}" >/dev/null; }
+# Mirrors have their moments.
+install || { sleep 5; install; } || { sleep 20; install; }

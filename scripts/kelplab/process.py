@@ -81,7 +81,11 @@ def wait_until(what: str, probe: Callable[[], object], children: Sequence[Child]
 
 def cpu_s(pid: int) -> float:
     """CPU seconds of all of a process's threads, as the kernel has accounted them."""
-    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    total_ns = 0
+    for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            total_ns += int(task.read_text().split()[0])
+    return total_ns / 1e9
 
 
 def free_ports(count: int) -> list[int]:

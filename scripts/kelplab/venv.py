@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def install(home: Path, packages: Sequence[str], say: Callable[[str], None] = la
         if not done.exists() or done.read_text() != wanted:
             say(f"installing {wanted} from PyPI into {home}")
             run([sys.executable, "-m", "venv", "--clear", str(home)], "making a venv (Debian: python3-venv)")
-            run([str(programs / "pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "2", "--timeout", "20",
-                 *packages], f"installing {wanted}")
+            fetch([str(programs / "pip"), "install", "--quiet", "--disable-pip-version-check", "--retries", "2", "--timeout", "20",
+                   *packages], f"installing {wanted}")
             done.write_text(wanted)
     return programs
 
@@ -41,6 +42,17 @@ def enter(home: Path, packages: Sequence[str], say: Progress) -> None:
     os.execv(python, [str(python), *sys.argv])
 
 
+def fetch(argv: list[str], what: str) -> None:
+    """As run(), and again where the package index had no good moment."""
+    for pause_s in (5, 15, None):
+        try:
+            return run(argv, what)
+        except Unreachable:
+            if pause_s is None:
+                raise
+            time.sleep(pause_s)
+
+
 def run(argv: list[str], what: str) -> None:
     """A step of an installation. Unreachable where the package index is; any other failure is a LabError."""
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -48,6 +60,7 @@ def run(argv: list[str], what: str) -> None:
         return
     output = (done.stdout + done.stderr).strip()
     offline = re.search(r"NewConnectionError|ConnectTimeout|ReadTimeout|NameResolution|ProxyError|Network is unreach|"
-                        r"\b50[234]\b|Connection reset|Connection broken|SSLError|IncompleteRead", output)
+                        r"\b50[234]\b|Connection reset|Connection broken|SSLError|IncompleteRead|Connection aborted|RemoteDisconnected|timed out|"
+                        r"\b(408|429)\b|DO NOT MATCH THE HASHES", output)
     kind = Unreachable if offline else LabError
     raise kind(f"{what} failed (exit code {done.returncode}):\n{output[-2000:]}")

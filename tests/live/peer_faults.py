@@ -38,7 +38,7 @@ from relay import Relay  # noqa: E402
 SLOTS = 64           # requests a connection has in flight at most
 GATEWAYS = 4         # so 256 together
 MANY = 200           # of those
-DEADLINE_MS = 2000
+DEADLINE_MS = 5000
 ENDS_WITHIN = 1.2    # deadlines
 SILENCE_S = 0.6      # a link is given up after a second more than it was waited for
 REUSED_MS = 100      # deadline of reads into buffers that late answers were for

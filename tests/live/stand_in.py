@@ -198,7 +198,9 @@ class Honest:
 
 
 def flipped(body: bytes) -> bytes:
-    """The same size, another byte in the middle."""
+    """The same size, another byte in the middle. A HEAD's answer has none."""
+    if not body:
+        return body
     middle = len(body) // 2
     return body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1:]
 

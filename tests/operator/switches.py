@@ -15,6 +15,7 @@ def while_disabled_every_read_is_sent_to_http_and_clients_may_come(scene: Scene)
     row = plain_row(scene)
     with scene.kelpd(scene.volumes()) as kelpd:
         wait_for("a needle to read", lambda: reads(kelpd, row), kelpd)
+        wait_for("health", lambda: health(kelpd)["status"] == "healthy", kelpd)
         expect(ask(kelpd, "POST", "/disable") == (200, {"status": "disabled"}), "/disable is not answered")
         volume = next(one for one in kelpd.volumes() if one["id"] == row["volume"])
         for words in (["read", row["fid"]], ["stat", row["fid"]], ["read", "4294967295,0123456789"]):
