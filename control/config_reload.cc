@@ -56,9 +56,7 @@ Result<ConfigReload> apply_reload(Config& running, const Config& wanted) {
   ConfigReload reload = take_from(wanted, next);
   // Its limits can be reloaded, and it goes on until a restart.
   if (const Result<void> fit = judge_sidecar_memory(next); !fit) {
-    Error error = fit.error();
-    error.what += " and restart kelpd";
-    return tl::unexpected(std::move(error));
+    return plain_error(fit.error().what + "; one that runs goes on until kelpd is restarted");
   }
   running = std::move(next);
   return reload;

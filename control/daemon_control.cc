@@ -205,6 +205,7 @@ void Daemon::keep_draining() {
   if (!drained && Clock::now() < *sidecar_drain_deadline_) return;
   sidecar_drain_deadline_.reset();
   if (!drained) log_warning("clients of the HTTP read API took too long; their answers are cut");
+  sidecar_->cut();  // also what is read for those who have left
   drain_workers();
 }
 

@@ -29,8 +29,12 @@ void Sidecar::drain() noexcept {
   server_->drain();
 }
 
-Sidecar::~Sidecar() {
+void Sidecar::cut() noexcept {
   server_->stop();
+}
+
+Sidecar::~Sidecar() {
+  cut();
   if (thread_.joinable()) thread_.join();
 }
 

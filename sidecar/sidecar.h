@@ -25,6 +25,9 @@ class Sidecar {
   /// their answer; then Options::drained. Any thread.
   void drain() noexcept;
 
+  /// Closes all connections at once, and lets go of what is being read for them. Any thread.
+  void cut() noexcept;
+
   /// Any thread.
   const Counters& counters() const noexcept;
 

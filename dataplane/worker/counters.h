@@ -33,16 +33,17 @@ struct WorkerCounters {
   Counter storage_waits;   ///< reads handed to the storage thread, since they would have waited
   Counter private_inline;  ///< needles inflated, or checked again, on the worker
   Counter private_handed_over;  ///< needles inflated, or checked again, by the loader
-  Counter private_given_up;     ///< of those, in their middle: nobody waited for them any more
-  Counter restarts;             ///< reads begun again because the volume had changed under them
-  Counter volume_waits;         ///< reads that waited for an index to be loaded
-  Counter revocations;          ///< closes of watched files: their volume is to be attested again
-  Counter unattested_reads;     ///< reads sent away since no volume server vouched for the volume
-  Counter buffers_held;         ///< deadlines that passed while bytes could still land
-  Counter buffers_released;     ///< held buffers let go
-  Counter rings_condemned;      ///< rings cut off, for whatever reason
-  Counter faults_slept_over;    ///< times a client's memory made the worker sleep in the kernel
-  Counter clients_condemned;    ///< clients cut off for taking pages out of their memory
+  /// Reads that storage thread or loader had, when nobody waited for them any more.
+  Counter given_up;
+  Counter restarts;           ///< reads begun again because the volume had changed under them
+  Counter volume_waits;       ///< reads that waited for an index to be loaded
+  Counter revocations;        ///< closes of watched files: their volume is to be attested again
+  Counter unattested_reads;   ///< reads sent away since no volume server vouched for the volume
+  Counter buffers_held;       ///< deadlines that passed while bytes could still land
+  Counter buffers_released;   ///< held buffers let go
+  Counter rings_condemned;    ///< rings cut off, for whatever reason
+  Counter faults_slept_over;  ///< times a client's memory made the worker sleep in the kernel
+  Counter clients_condemned;  ///< clients cut off for taking pages out of their memory
 };
 
 /// Time from taking a request to publishing its completion.

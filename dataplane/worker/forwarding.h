@@ -24,6 +24,7 @@ struct ForwardedRequest {
   std::span<std::byte> buffer;
   ClientSegment* segment = nullptr;
   Ticks deadline = 0;
+  const std::atomic<bool>* given_up = nullptr;  ///< the sender's op's: there until the answer is
 };
 
 struct ForwardedAnswer {

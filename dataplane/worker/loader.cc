@@ -21,13 +21,16 @@ constexpr std::chrono::milliseconds kScanPause{20};
 constexpr std::chrono::milliseconds kFirstReopenPause{3};
 constexpr std::chrono::milliseconds kLongestReopenPause{768};
 constexpr std::uint64_t kInflateTurnBytes = 1 << 20;
+constexpr std::size_t kIoTurnBytes = 4 << 20;
 /// Private reads in progress at once; each holds a whole record in memory.
 constexpr std::size_t kPrivateJobsAtOnce = 4;
 
 void do_io(PrivateRead& read) noexcept {
   const Io& io = read.io();
-  const ssize_t got = ::preadv(read.request().dat_fd, io.data(), io.parts_left(),
-                               static_cast<off_t>(io.offset_bytes));
+  const iovec& part = *io.data();
+  const ssize_t got =
+      ::pread(read.request().dat_fd, part.iov_base, std::min(part.iov_len, kIoTurnBytes),
+              static_cast<off_t>(io.offset_bytes));
   if (got < 0 && errno == EINTR) return;
   read.io_done(got < 0 ? -errno : got);
 }
@@ -146,6 +149,9 @@ bool Loader::step_opens() {
   for (auto each = opens_.begin(); each != opens_.end();) {
     const VolumeKey key = each->first;
     const VolumeOpen::Turn turn = each->second->step();
+    // There may be thousands: neither reads nor the end of the process wait for a turn of each.
+    step_private_reads();
+    if (stop_.load(std::memory_order_acquire)) return true;
     if (turn == VolumeOpen::Turn::kMore) {
       ++each;
       continue;
@@ -200,32 +206,43 @@ void Loader::tell(VolumeNews news) {
 }
 
 bool Loader::step_private_reads() {
-  while (private_jobs_.size() < kPrivateJobsAtOnce) {
-    const std::optional<OpIndex> index = wanted_.try_pop();
-    if (!index) break;
-    private_jobs_.push_back(std::make_unique<PrivateJob>(*index));
+  while (const std::optional<OpIndex> index = wanted_.try_pop()) queued_.push_back(*index);
+  std::erase_if(queued_, [this](OpIndex index) { return give_up(index); });
+  while (private_jobs_.size() < kPrivateJobsAtOnce && !queued_.empty()) {
+    private_jobs_.push_back(std::make_unique<PrivateJob>(queued_.front()));
+    queued_.pop_front();
   }
   for (std::size_t i = private_jobs_.size(); i > 0; --i) {
     std::unique_ptr<PrivateJob> job = std::move(private_jobs_.front());
     private_jobs_.pop_front();
-    if (step_private_read(*job)) {
+    if (give_up(job->index)) {
+      if (job->inflater) inflaters_.push_back(std::move(job->inflater));
+    } else if (step_private_read(*job)) {
       private_jobs_.push_back(std::move(job));
-      continue;
+    } else {
+      hand_back(job->index);
     }
-    done_.try_push(OpIndex{job->index});
-    worker_.notify();
   }
-  return !private_jobs_.empty() || !wanted_.empty();
+  return !private_jobs_.empty() || !queued_.empty() || !wanted_.empty();
+}
+
+/// Hands back what nobody waits for any more.
+bool Loader::give_up(OpIndex index) {
+  Op& op = ops_[index];
+  if (!op.given_up.load(std::memory_order_relaxed)) return false;
+  op.outcome = {};
+  op.outcome.status = KELP_DEADLINE;
+  hand_back(index);
+  return true;
+}
+
+void Loader::hand_back(OpIndex index) {
+  done_.try_push(OpIndex{index});
+  worker_.notify();
 }
 
 bool Loader::step_private_read(PrivateJob& job) {
   Op& op = ops_[job.index];
-  if (op.given_up.load(std::memory_order_relaxed)) {
-    op.outcome = {};
-    op.outcome.status = KELP_DEADLINE;
-    if (job.inflater) inflaters_.push_back(std::move(job.inflater));
-    return false;
-  }
   if (job.memory.empty()) {
     const ReadRequest& request = op.read.request();
     const std::uint64_t needed = PrivateRead::memory_bytes(request.record);

@@ -1,7 +1,8 @@
 // The thread for work that takes long: finding and opening volumes, replaying indexes, inflating.
 //
-// Jobs go in turns (64 Ki index rows, 1 MiB of inflated bytes), round and round, so neither a large
-// index nor a needle that inflates without end keeps the others waiting. Serves one worker.
+// Jobs go in turns (64 Ki index rows, 4 MiB from the disk, 1 MiB of inflated bytes), round and
+// round, so neither large indexes nor a needle that inflates without end keep the others waiting.
+// Serves one worker.
 #pragma once
 
 #include <atomic>
@@ -61,7 +62,7 @@ class Loader {
     waker_.notify();
   }
   /// Lends ops[index].read.request(); the answer comes in ops[index].outcome. KELP_DEADLINE: it was
-  /// given up, in the turn after the op said so.
+  /// given up, before the turn after the op said so.
   void read_privately(OpIndex index) noexcept;
   std::optional<VolumeNews> take_news() noexcept { return news_.try_pop(); }
   std::optional<OpIndex> take_done() noexcept { return done_.try_pop(); }
@@ -97,6 +98,8 @@ class Loader {
   bool step_opens();
   bool step_private_reads();
   bool step_private_read(PrivateJob& job);
+  bool give_up(OpIndex index);
+  void hand_back(OpIndex index);
   std::unique_ptr<GzipInflater> take_inflater();
   void finish_open(VolumeKey key, VolumeOpen& open);
   void fail_open(VolumeKey key, const OpenFailure& failure);
@@ -124,6 +127,7 @@ class Loader {
   std::map<VolumeKey, std::unique_ptr<VolumeOpen>> opens_;
   std::map<VolumeKey, Clock::time_point> due_opens_;
   std::map<VolumeKey, std::chrono::milliseconds> reopen_pauses_;  // of volumes refused for now
+  std::deque<OpIndex> queued_;  // private reads that have not begun
   std::deque<std::unique_ptr<PrivateJob>> private_jobs_;
   std::vector<std::unique_ptr<GzipInflater>> inflaters_;
   std::thread thread_;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 
+#include "dataplane/transport/link.h"
 #include "dataplane/volume/needle_read.h"
 #include "dataplane/volume/volume.h"
 #include "dataplane/worker/peer_read.h"
@@ -32,7 +33,6 @@ enum class OpState : std::uint8_t {
 };
 
 struct ForwardLink;
-class TargetLink;
 
 inline constexpr std::uint8_t kNoPeersToAsk = 0xff;
 
@@ -40,6 +40,13 @@ inline constexpr std::uint8_t kNoPeersToAsk = 0xff;
 struct Op {
   /// Nobody waits for the answer any more.
   bool abandoned() const noexcept { return ring != nullptr && ring->severed(); }
+  /// The same of who asked from another worker, from another host, or has been answered already:
+  /// what is under way for it is given up as soon as it can be.
+  bool unwanted() const noexcept {
+    if (ring != nullptr) return answered || ring->severed();
+    return answered || (asker != nullptr && asker->broken()) ||
+           (origin_given_up != nullptr && origin_given_up->load(std::memory_order_relaxed));
+  }
   /// The load generator's.
   bool generated() const noexcept {
     return ring == nullptr && link == nullptr && asker == nullptr && !hedges;
@@ -57,6 +64,7 @@ struct Op {
     ring = nullptr;
     link = nullptr;
     asker = nullptr;
+    origin_given_up = nullptr;
     peers_asked = 0;
     hedges = false;
     hedged = false;
@@ -80,6 +88,7 @@ struct Op {
   ServerRing* ring = nullptr;   ///< it came in by; null: through `link`
   ForwardLink* link = nullptr;  ///< from the worker whose op `origin` it is
   OpIndex origin = kNoOp;
+  const std::atomic<bool>* origin_given_up = nullptr;  ///< of that op, while it waits
   TargetLink* asker = nullptr;  ///< or, where `link` is null too: the other host's, in `slot`
                                 ///< (null as well: the load generator's, in its slot `origin`)
   std::uint16_t slot = 0;
@@ -103,7 +112,8 @@ struct Op {
   std::uint64_t record_offset_bytes = 0;
   NeedleRead read;
   ReadOutcome outcome;  ///< of a private read
-  /// Told to the loader that has it: nobody waits for a private read any more. Guards no data.
+  /// Told to who has it (storage thread, loader, the worker it was forwarded to): nobody waits for
+  /// it any more. Guards no data.
   std::atomic<bool> given_up{false};
   PeerRead peer_read;
 };

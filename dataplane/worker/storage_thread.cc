@@ -9,8 +9,9 @@
 namespace kelp {
 namespace {
 
-void read_to_the_end(NeedleRead& read) noexcept {
-  while (read.next() == NeedleRead::Next::kIo) {
+void read_on(Op& op) noexcept {
+  NeedleRead& read = op.read;
+  while (read.next() == NeedleRead::Next::kIo && !op.given_up.load(std::memory_order_relaxed)) {
     const Io& io = read.io();
     const ssize_t got = ::preadv(read.request().dat_fd, io.data(), io.parts_left(),
                                  static_cast<off_t>(io.offset_bytes));
@@ -40,7 +41,7 @@ void StorageThread::submit(OpIndex index) noexcept {
 void StorageThread::run() noexcept {
   while (true) {
     while (const std::optional<OpIndex> index = wanted_.try_pop()) {
-      read_to_the_end(ops_[*index].read);
+      read_on(ops_[*index]);
       done_.try_push(OpIndex{*index});
       worker_.notify();
     }

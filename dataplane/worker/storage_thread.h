@@ -1,7 +1,8 @@
 // Reads that would have waited for the disk, waited for where it hurts nobody.
 //
-// One thread per worker. It drives an op's NeedleRead with plain preadv() to its end and hands the
-// op back. The worker pushes and pops; the queues hold every op there is, so neither is ever full.
+// One thread per worker. It drives an op's NeedleRead with plain preadv() to its end, or until the
+// op is given up, and hands it back. The worker pushes and pops; the queues hold every op there is,
+// so neither is ever full.
 #pragma once
 
 #include <atomic>
@@ -22,7 +23,7 @@ class StorageThread {
 
   /// Worker: lends ops[index].read to the thread.
   void submit(OpIndex index) noexcept;
-  /// Worker: an op whose read is done or needs a private read.
+  /// Worker: an op whose read is done, needs a private read, or was given up with I/O to do.
   std::optional<OpIndex> take_done() noexcept { return done_.try_pop(); }
 
  private:

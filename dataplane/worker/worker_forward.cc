@@ -29,8 +29,9 @@ void Worker::forward(OpIndex index) noexcept {
   Op& op = ops_[index];
   ForwardLink& link = *outgoing_[owner_of(VolumeId{op.submission.volume}, options_.workers)];
   op.state = OpState::kForwarded;
+  op.given_up.store(false, std::memory_order_relaxed);
   forwarded_.push_back(index);
-  link.requests.try_push({index, op.submission, op.buffer, op.segment, op.deadline});
+  link.requests.try_push({index, op.submission, op.buffer, op.segment, op.deadline, &op.given_up});
   link.owner.notify();
 }
 
@@ -61,6 +62,7 @@ void Worker::begin_forwarded(ForwardLink& from, const ForwardedRequest& request)
   op.reset();
   op.link = &from;
   op.origin = request.origin;
+  op.origin_given_up = request.given_up;
   op.segment = request.segment;
   op.submission = request.submission;
   op.went_elsewhere = remote_ == nullptr;

@@ -77,7 +77,7 @@ std::uint32_t Worker::route_waiting() noexcept {
 
 void Worker::route(OpIndex index) noexcept {
   Op& op = ops_[index];
-  if (op.abandoned()) {  // nobody waits for it any more
+  if (op.unwanted()) {
     end(index, KELP_DEADLINE);
     return;
   }
@@ -301,6 +301,7 @@ void Worker::advance(OpIndex index) noexcept {
       op.read.forgo_scratch();
       counters_.storage_waits.add();
       op.state = OpState::kStorageWait;
+      op.given_up.store(false, std::memory_order_relaxed);
       storage_waits_.push_back(index);
       storage_->submit(index);
       return;
@@ -360,7 +361,7 @@ std::uint32_t Worker::continue_reads() noexcept {
   for (std::uint32_t i = 0; i < count; ++i) {
     const OpIndex index = reading_.pop_front();
     // Between two slices nothing writes into the buffer, so the deadline is final.
-    if (now >= ops_[index].deadline || ops_[index].abandoned()) {
+    if (now >= ops_[index].deadline || ops_[index].unwanted()) {
       end(index, KELP_DEADLINE);
     } else {
       advance(index);
@@ -374,17 +375,24 @@ std::uint32_t Worker::take_finished_reads() noexcept {
   while (const std::optional<OpIndex> index = storage_->take_done()) {
     storage_waits_.remove(*index);
     ++count;
-    if (ops_[*index].read.next() == NeedleRead::Next::kNeedsPrivateRead) {
-      read_privately(*index);
-    } else {
-      read_done(*index, ops_[*index].read.outcome());
+    switch (ops_[*index].read.next()) {
+      case NeedleRead::Next::kIo:
+        counters_.given_up.add();
+        end(*index, KELP_DEADLINE);
+        break;
+      case NeedleRead::Next::kNeedsPrivateRead:
+        read_privately(*index);
+        break;
+      case NeedleRead::Next::kDone:
+        read_done(*index, ops_[*index].read.outcome());
+        break;
     }
   }
   while (const std::optional<OpIndex> index = loader_->take_done()) {
     private_waits_.remove(*index);
     ++count;
     // No private read ends so by itself.
-    if (ops_[*index].outcome.status == KELP_DEADLINE) counters_.private_given_up.add();
+    if (ops_[*index].outcome.status == KELP_DEADLINE) counters_.given_up.add();
     read_done(*index, ops_[*index].outcome);
   }
   return count;
@@ -392,7 +400,7 @@ std::uint32_t Worker::take_finished_reads() noexcept {
 
 void Worker::read_privately(OpIndex index) noexcept {
   Op& op = ops_[index];
-  if (op.answered || op.abandoned()) {  // nobody waits for the bytes any more
+  if (op.unwanted()) {
     end(index, KELP_DEADLINE);
     return;
   }
@@ -435,7 +443,7 @@ void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
   // Storage found no memory behind the buffer: as good as a fault of our own.
   if (outcome.status == KELP_INVALID && op.segment != nullptr) [[unlikely]]
     op.segment->condemn();
-  if (op.answered || op.abandoned()) {
+  if (op.unwanted()) {
     end(index, KELP_DEADLINE);
     return;
   }

@@ -73,10 +73,12 @@ std::uint32_t Worker::take_remote() noexcept {
   return taken;
 }
 
-/// Nobody waits for the answers of a client that is gone, but its memory can go only after them.
+/// Nobody waits for the answers of a client that is gone, but its memory can go only after them;
+/// nor for those of a load that a drain has stopped.
 void Worker::cancel_abandoned() noexcept {
   for (OpIndex index = remote_waits_.first(); index != kNoOp; index = remote_waits_.after(index)) {
-    if (ops_[index].abandoned()) ask_back(index);
+    const Op& op = ops_[index];
+    if (op.abandoned() || (draining_ && op.generated())) ask_back(index);
   }
 }
 

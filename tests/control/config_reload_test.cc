@@ -110,6 +110,7 @@ TEST_CASE("limits are not reloaded to less than a sidecar that goes on until a r
   REQUIRE_FALSE(refused);
   CHECK(refused.error().what.find("kelpd.toml:4: client.max_data_bytes = 1 MiB is too little") !=
         std::string::npos);
+  CHECK(refused.error().what.ends_with("goes on until kelpd is restarted"));
   CHECK(running.client.max_data_bytes == before);
   CHECK(running.worker.spin_us != 2);
   CHECK(item(running, "sidecar.listen").after_restart.empty());

@@ -385,6 +385,21 @@ TEST_CASE("a drain ends what is under way whole, closes who asks nothing, and le
   CHECK_FALSE(Talk::can_connect(served.port));
 }
 
+TEST_CASE("cut closes all at once, and lets go of what is read for those who have left") {
+  Served served;
+  served.daemon->pause();
+  Talk stays(served.port);
+  stays.get(Served::read(served.small));
+  {
+    Talk leaves(served.port);
+    leaves.get(Served::read(served.large));
+  }
+  served.sidecar->cut();
+  CHECK(stays.answer().status == 0);
+  served.daemon->resume();
+  CHECK(eventually([&] { return served.daemon->clients() == 0; }));
+}
+
 TEST_CASE("while there is no daemon the answer is 503, and then it is attached to anew") {
   Served served;
   Talk kept(served.port);

@@ -10,6 +10,7 @@
 
 #include "dataplane/worker/worker.h"
 #include "shm_ring/ring.h"
+#include "support/gzip_bomb.h"
 #include "support/small_volume.h"
 #include "support/test_daemon.h"
 
@@ -197,6 +198,35 @@ TEST_CASE("a client that goes while the owner reads leaves when that has ended")
     return two.workers[0]->take_report().has_value();
   }));
   CHECK(two.client.rings[0]->in_flight() == 0);
+}
+
+TEST_CASE("an owner gives up what it does for a client that has gone from another worker") {
+  // Should this thread not run for as long as the loader takes, that ends it by itself: try again.
+  for (int attempt = 0; attempt < 20; ++attempt) {
+    TwoWorkers two;
+    SmallVolume odd(two.dir.path(), 5);
+    const kelp_fid small = odd.put(1, 3, pattern(10, 2));
+    const kelp_fid bomb = odd.put(2, 3, gzip_bomb(250), kFlagCompressed);
+    REQUIRE(two.read_when_served(0, small).status == KELP_OK);
+    two.submit(0, bomb, 7, 60'000'000);
+    const auto step = [&] {
+      for (int i = 0; i < 300; ++i) {  // they look at the time now and then
+        for (auto& worker : two.workers) worker->poll_once();
+      }
+    };
+    REQUIRE(eventually([&] {
+      step();
+      return two.workers[1]->counters().private_handed_over.value() == 1;
+    }));
+    REQUIRE(two.workers[0]->command({WorkerCommand::Kind::kRemoveRing, two.client.rings[0].get()}));
+    REQUIRE(eventually([&] {
+      step();
+      return two.workers[0]->take_report().has_value();
+    }));
+    CHECK(two.client.rings[0]->in_flight() == 0);
+    if (two.workers[1]->counters().given_up.value() == 1) return;
+  }
+  FAIL("inflated to its end each time");
 }
 
 }  // namespace
