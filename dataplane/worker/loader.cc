@@ -149,8 +149,8 @@ bool Loader::step_opens() {
   for (auto each = opens_.begin(); each != opens_.end();) {
     const VolumeKey key = each->first;
     const VolumeOpen::Turn turn = each->second->step();
-    // There may be thousands: neither reads nor the end of the process wait for a turn of each.
-    step_private_reads();
+    // There may be thousands: neither what is given up nor the end of the process waits for all.
+    hand_back_unwanted();
     if (stop_.load(std::memory_order_acquire)) return true;
     if (turn == VolumeOpen::Turn::kMore) {
       ++each;
@@ -205,9 +205,18 @@ void Loader::tell(VolumeNews news) {
   worker_.notify();
 }
 
-bool Loader::step_private_reads() {
+void Loader::hand_back_unwanted() {
   while (const std::optional<OpIndex> index = wanted_.try_pop()) queued_.push_back(*index);
   std::erase_if(queued_, [this](OpIndex index) { return give_up(index); });
+  std::erase_if(private_jobs_, [this](const std::unique_ptr<PrivateJob>& job) {
+    if (!give_up(job->index)) return false;
+    if (job->inflater) inflaters_.push_back(std::move(job->inflater));
+    return true;
+  });
+}
+
+bool Loader::step_private_reads() {
+  hand_back_unwanted();
   while (private_jobs_.size() < kPrivateJobsAtOnce && !queued_.empty()) {
     private_jobs_.push_back(std::make_unique<PrivateJob>(queued_.front()));
     queued_.pop_front();
@@ -215,9 +224,7 @@ bool Loader::step_private_reads() {
   for (std::size_t i = private_jobs_.size(); i > 0; --i) {
     std::unique_ptr<PrivateJob> job = std::move(private_jobs_.front());
     private_jobs_.pop_front();
-    if (give_up(job->index)) {
-      if (job->inflater) inflaters_.push_back(std::move(job->inflater));
-    } else if (step_private_read(*job)) {
+    if (step_private_read(*job)) {
       private_jobs_.push_back(std::move(job));
     } else {
       hand_back(job->index);
@@ -243,7 +250,7 @@ void Loader::hand_back(OpIndex index) {
 
 bool Loader::step_private_read(PrivateJob& job) {
   Op& op = ops_[job.index];
-  if (job.memory.empty()) {
+  if (!job.memory) {
     const ReadRequest& request = op.read.request();
     const std::uint64_t needed = PrivateRead::memory_bytes(request.record);
     if (needed > config_.max_private_bytes) {
@@ -252,14 +259,14 @@ bool Loader::step_private_read(PrivateJob& job) {
       return false;
     }
     try {
-      job.memory.resize(needed);
+      job.memory = std::make_unique_for_overwrite<std::byte[]>(needed);
       job.inflater = take_inflater();
     } catch (const std::bad_alloc&) {
       op.outcome = {};
       op.outcome.status = KELP_UNAVAILABLE;
       return false;
     }
-    job.read.start(request, job.memory, *job.inflater, config_.gzip);
+    job.read.start(request, {job.memory.get(), needed}, *job.inflater, config_.gzip);
     return true;
   }
   switch (job.read.next()) {

@@ -84,7 +84,7 @@ class Loader {
   struct PrivateJob {
     explicit PrivateJob(OpIndex op) : index(op) {}
     OpIndex index;
-    std::vector<std::byte> memory;
+    std::unique_ptr<std::byte[]> memory;
     std::unique_ptr<GzipInflater> inflater;
     PrivateRead read;
   };
@@ -98,6 +98,7 @@ class Loader {
   bool step_opens();
   bool step_private_reads();
   bool step_private_read(PrivateJob& job);
+  void hand_back_unwanted();
   bool give_up(OpIndex index);
   void hand_back(OpIndex index);
   std::unique_ptr<GzipInflater> take_inflater();

@@ -462,18 +462,17 @@ void Worker::end_overdue(OpList& list, Ticks now) noexcept {
     each = list.after(each);
     Op& op = ops_[index];
     if (op.state == OpState::kVolumeWait) {
-      const bool unwanted = op.unwanted();
-      if (now < op.volume_deadline && !unwanted) continue;
+      const bool dropped = unwanted(op);
+      if (now < op.volume_deadline && !dropped) continue;
       list.remove(index);
-      end(index, now < op.deadline && !unwanted ? KELP_UNAVAILABLE : KELP_DEADLINE);
+      end(index, now < op.deadline && !dropped ? KELP_UNAVAILABLE : KELP_DEADLINE);
     } else if (op.state == OpState::kReading) {
       if (now < op.deadline) continue;
       list.remove(index);
       end(index, KELP_DEADLINE);  // between two slices: nothing writes into the buffer
     } else {
       if (!op.answered && now >= op.deadline) answer_held(op);
-      if (op.unwanted() || (draining_ && op.generated()))
-        op.given_up.store(true, std::memory_order_relaxed);
+      if (unwanted(op)) op.given_up.store(true, std::memory_order_relaxed);
     }
   }
 }

@@ -202,6 +202,11 @@ class Worker final : private GatewayLink::User, private TargetLink::User {
   void end(OpIndex index, kelp_status status) noexcept;
   void publish() noexcept;
 
+  /// Nobody waits for it: a drain has stopped the loads, too.
+  bool unwanted(const Op& op) const noexcept {
+    return op.unwanted() || (draining_ && op.generated());
+  }
+
   // worker_remote.cc
   bool may_go_elsewhere(const Op& op, kelp_status status) const noexcept;
   bool may_go_elsewhere(const Op& op) const noexcept;

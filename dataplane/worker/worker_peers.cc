@@ -240,7 +240,7 @@ void Worker::let_go_overdue(Ticks now) noexcept {
     const OpIndex index = each;
     each = peer_waits_.after(each);
     Op& op = ops_[index];
-    const bool over = now >= op.deadline || op.abandoned();
+    const bool over = now >= op.deadline || unwanted(op);
     if (op.held_by_peer()) {
       // Over TCP nothing is held, but by a link that is being fenced.
       const bool late = now - op.held_since >= rate_.from_us(kFenceHeldAfterUs);

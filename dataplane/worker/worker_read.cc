@@ -77,7 +77,7 @@ std::uint32_t Worker::route_waiting() noexcept {
 
 void Worker::route(OpIndex index) noexcept {
   Op& op = ops_[index];
-  if (op.unwanted()) {
+  if (unwanted(op)) {
     end(index, KELP_DEADLINE);
     return;
   }
@@ -361,7 +361,7 @@ std::uint32_t Worker::continue_reads() noexcept {
   for (std::uint32_t i = 0; i < count; ++i) {
     const OpIndex index = reading_.pop_front();
     // Between two slices nothing writes into the buffer, so the deadline is final.
-    if (now >= ops_[index].deadline || ops_[index].unwanted()) {
+    if (now >= ops_[index].deadline || unwanted(ops_[index])) {
       end(index, KELP_DEADLINE);
     } else {
       advance(index);
@@ -400,7 +400,7 @@ std::uint32_t Worker::take_finished_reads() noexcept {
 
 void Worker::read_privately(OpIndex index) noexcept {
   Op& op = ops_[index];
-  if (op.unwanted()) {
+  if (unwanted(op)) {
     end(index, KELP_DEADLINE);
     return;
   }
@@ -443,7 +443,7 @@ void Worker::read_done(OpIndex index, const ReadOutcome& outcome) noexcept {
   // Storage found no memory behind the buffer: as good as a fault of our own.
   if (outcome.status == KELP_INVALID && op.segment != nullptr) [[unlikely]]
     op.segment->condemn();
-  if (op.unwanted()) {
+  if (unwanted(op)) {
     end(index, KELP_DEADLINE);
     return;
   }

@@ -129,12 +129,13 @@ constexpr std::size_t kSmall = 4000;
 constexpr std::size_t kLarge = 3'500'000;
 
 struct Served {
-  Served() : volume(dir.path(), 3) {
+  explicit Served(TestDaemonOptions::Drive drive = TestDaemonOptions::Drive::kThread)
+      : volume(dir.path(), 3) {
     empty = volume.put(1, 0x1000, {});
     small = volume.put(2, 0x1000, pattern(kSmall, 2));
     large = volume.put(3, 0x1000, pattern(kLarge, 3));
     TestDaemonOptions options;
-    options.drive = TestDaemonOptions::Drive::kThread;
+    options.drive = drive;
     options.worker.loader.directories = {{dir.path().string(), ""}};
     daemon = std::make_unique<TestDaemon>(options);
     auto listener = kelp::sidecar::listen_tcp("127.0.0.1", 0);
@@ -283,7 +284,7 @@ TEST_CASE("a large compressed needle comes whole, and too large a one in parts a
   CHECK(served.get(Served::read(bomb, "&offset=40000000&size=3000000")).status == 200);
 }
 
-/// How 30 clients fare that take a compressed needle of 8 MiB steadily, six more than there are
+/// How 30 clients fare that take a compressed needle of 4 MiB steadily, six more than there are
 /// slabs for it, while others read small ones.
 struct Crowd {
   int whole = 0;
@@ -294,7 +295,7 @@ struct Crowd {
 };
 
 Crowd crowd(Served& served, const kelp_fid& packed) {
-  constexpr std::size_t kBytes = 8 << 20;
+  constexpr std::size_t kBytes = 4 << 20;
   using Clock = std::chrono::steady_clock;
   Crowd seen;
   std::vector<std::unique_ptr<Talk>> talks;
@@ -327,7 +328,7 @@ Crowd crowd(Served& served, const kelp_fid& packed) {
 
 TEST_CASE("compressed bodies beyond the slabs are refused whole, and small reads go on") {
   Served served;
-  const kelp_fid packed = served.volume.put(6, 0x1000, gzip_bomb(2), kelp::kFlagCompressed);
+  const kelp_fid packed = served.volume.put(6, 0x1000, gzip_bomb(1), kelp::kFlagCompressed);
   REQUIRE(eventually([&] { return served.get(Served::read(packed, "&size=1")).status == 200; }));
   Crowd seen;
   // Who takes nothing for half a second may be cut: then it was this machine that stood still.
@@ -386,13 +387,16 @@ TEST_CASE("a drain ends what is under way whole, closes who asks nothing, and le
 }
 
 TEST_CASE("cut closes all at once, and lets go of what is read for those who have left") {
-  Served served;
+  Served served(TestDaemonOptions::Drive::kPumped);
   served.daemon->pause();
+  const auto requests = [&] { return served.sidecar->counters().requests.value(); };
+  const std::uint64_t before = requests();
   Talk stays(served.port);
   stays.get(Served::read(served.small));
   {
     Talk leaves(served.port);
     leaves.get(Served::read(served.large));
+    REQUIRE(eventually([&] { return requests() == before + 2; }));
   }
   served.sidecar->cut();
   CHECK(stays.answer().status == 0);
